@@ -23,7 +23,8 @@ use tempfile::TempDir;
 use self::config::Ports;
 pub use self::distribution::KAFKA_VERSION;
 use self::distribution::{Distribution, missing_or};
-use self::process::{Watched, log_tail, run_bounded, wait_until};
+pub(crate) use self::process::wait_until;
+use self::process::{Watched, log_tail, run_bounded};
 pub use self::tools::OpenTransaction;
 use crate::error::{Error, ErrorKind, Result};
 
