@@ -17,10 +17,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
-/// True if the broker answers a request for metadata within a second and names itself.
-pub(crate) fn answers(bootstrap_servers: &str) -> bool {
+/// True if the broker answers a request for metadata within the limit and names itself.
+pub(crate) fn answers(bootstrap_servers: &str, limit: Duration) -> bool {
     let Ok(client) = client(bootstrap_servers) else { return false };
-    match client.inner().fetch_metadata(None, Duration::from_secs(1)) {
+    match client.inner().fetch_metadata(None, limit) {
         Ok(metadata) => !metadata.brokers().is_empty(),
         Err(_) => false,
     }

@@ -355,7 +355,7 @@ impl KafkaBroker {
                 let port_taken = log.contains("Address already in use");
                 return Err(if port_taken { Launch::PortTaken(error) } else { Launch::Failed(error) });
             }
-            Ok(admin::answers(&self.bootstrap_servers))
+            Ok(admin::answers(&self.bootstrap_servers, self.ready_limit.min(Duration::from_secs(1))))
         })?;
         if !ready {
             return Err(Launch::Failed(self.timed_out("was not ready")));
@@ -405,4 +405,28 @@ impl KafkaBroker {
 pub fn unique_name(prefix: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     format!("{prefix}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_port_taken_at_the_last_moment_is_told_from_other_failures() {
+        let builder = KafkaBroker::builder();
+        let mut broker = KafkaBroker::prepare(Distribution::fetch().unwrap(), &builder).unwrap();
+        let thief = TcpListener::bind(("127.0.0.1", broker.ports.clients)).unwrap();
+        assert!(!broker.ports.are_free());
+        let Err(Launch::PortTaken(error)) = broker.launch() else { panic!("it should have found its port taken") };
+        assert!(error.to_string().contains("Address already in use"), "{error}");
+        drop(thief);
+        assert!(broker.launch().is_ok());
+    }
+
+    #[test]
+    fn unique_names_differ() {
+        assert_ne!(unique_name("a"), unique_name("a"));
+    }
 }
