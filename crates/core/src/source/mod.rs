@@ -4,8 +4,14 @@
 //! batch, `read` for each planned batch (again after a crash), `release`, `stop`. What a source
 //! receives on threads of its own it keeps until a plan takes it.
 
+mod files;
 mod plan;
+mod planned;
+mod refusal;
+#[cfg(test)]
+mod testing;
 
+pub use files::{FileSource, LineRef};
 pub use plan::{BlockId, PartitionPosition, Plan, PlanRequest};
 
 use std::sync::Arc;
