@@ -1,0 +1,94 @@
+//! A frozen batch: what changed since the freeze before, encoded, on its way to the database.
+
+use crate::error::Result;
+use crate::rows::Rows;
+use crate::shared::Shared;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// From so many rows of an operator on, a sorted table file is faster than a write batch.
+const TABLE_FILE_ROWS: usize = 4096;
+
+/// What changed in one partition: rows in memory, and files written beside the database before.
+#[derive(Default)]
+pub(crate) struct FrozenPart {
+    pub(crate) rows: Rows,
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// The changes of a batch (and of those before it that were not frozen), encoded. Give it to
+/// [`write_behind`](crate::StateStore::write_behind) once the batch has committed; dropped before that,
+/// it leaves the store unusable, for memory and database then disagree.
+#[must_use = "frozen changes must be written behind"]
+pub struct Frozen {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) number: u64,
+    pub(crate) batch: u64,
+    /// By operator: a part for each partition, in order.
+    pub(crate) operators: Vec<(String, Vec<FrozenPart>)>,
+    /// Keys of each operator at the freeze.
+    pub(crate) keys: BTreeMap<String, u64>,
+    pub(crate) reported: u64,
+    pub(crate) written: bool,
+}
+
+impl Frozen {
+    /// The batch after which this is the state.
+    pub fn batch(&self) -> u64 {
+        self.batch
+    }
+
+    /// Changed keys, those written beside the database not counted.
+    pub fn rows(&self) -> usize {
+        self.operators.iter().flat_map(|(_, parts)| parts).map(|part| part.rows.len()).sum()
+    }
+
+    pub(crate) fn report(&mut self) {
+        let bytes = self.operators.iter().flat_map(|(_, parts)| parts).map(|part| part.rows.memory_bytes());
+        let bytes = bytes.sum::<usize>() as u64;
+        self.shared.meter.report(&mut self.reported, bytes);
+    }
+
+    /// Writes all of it into the database.
+    pub(crate) fn write(&mut self) -> Result<()> {
+        let database = &self.shared.database;
+        let mut small = Vec::new();
+        for (operator, parts) in &mut self.operators {
+            let files: Vec<PathBuf> = parts.iter_mut().flat_map(|part| std::mem::take(&mut part.files)).collect();
+            database.ingest(operator, &files)?;
+            let rows: usize = parts.iter().map(|part| part.rows.len()).sum();
+            if rows >= TABLE_FILE_ROWS {
+                // Partitions are runs of shards, so their sorted rows follow one another in key order.
+                let mut file = database.table_file(self.shared.spill_file());
+                for part in parts.iter_mut() {
+                    part.rows.sort();
+                    for (key, value) in part.rows.iter() {
+                        file.put(key, value)?;
+                    }
+                }
+                if let Some(file) = file.finish()? {
+                    database.ingest(operator, &[file])?;
+                }
+            } else {
+                small.extend(
+                    parts.iter().filter(|part| !part.rows.is_empty()).map(|part| (operator.as_str(), &part.rows)),
+                );
+            }
+        }
+        if !small.is_empty() {
+            database.write(small.into_iter())?;
+        }
+        fail::fail_point!(crate::failpoints::STATE_WRITTEN);
+        Ok(())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.shared.meter.report(&mut self.reported, 0);
+        if !self.written {
+            self.shared.poison(&format!("the frozen changes of batch {} were dropped", self.batch));
+        }
+    }
+}
