@@ -1,0 +1,51 @@
+# What one types. Each goal first sees to what it needs (scripts/setup), which does nothing where all is there.
+
+# Where rustup puts cargo; the calling shell may not know it yet.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-build setup-test demo test examples bench chaos check fmt clippy doc deny
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r goal what; do printf '  make %-10s %s\n' "$$goal" "$$what"; done
+
+setup: setup-test ## install what building and testing need and this machine lacks
+
+setup-build:
+	@scripts/setup build
+
+setup-test:
+	@scripts/setup test
+
+demo: setup-build ## count words, killed again and again; ARGS="--kills 3 --input FILE"
+	cargo run --release -p millpond-cli -- demo $(ARGS)
+
+# One profile (dev) and one set of features (all) for tests, clippy and docs: RocksDB and librdkafka are built once.
+test: setup-test ## all tests, those against a real Apache Kafka included
+	cargo test --workspace --all-features --no-run
+	"$${CARGO_TARGET_DIR:-target}/debug/millpond-kafka" --fetch-only
+	cargo test --workspace --all-features --no-fail-fast
+
+examples: setup-build ## the example programs, into target/release/examples
+	cargo build --release --examples --all-features
+
+bench: setup-test ## a benchmark; ARGS="keyed-count --against previous.json"
+	cargo run --release -p millpond-benches -- $(ARGS)
+
+chaos: setup-test ## random kills; KILLS=100, SECONDS=600, SEED=1
+	cargo run --release -p millpond-fault-injection -- \
+		$(if $(KILLS),--kills $(KILLS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+check: fmt clippy doc deny ## format, lints, docs, dependencies
+
+fmt:
+	cargo fmt --all --check
+
+clippy: setup-build
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+
+doc: setup-build
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
+
+deny: setup-build
+	scripts/deny
