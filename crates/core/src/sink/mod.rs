@@ -6,9 +6,11 @@
 //! calls `commit` on any, and begins a batch only after the one before it has committed.
 
 mod cursor;
+mod files;
 mod records;
 
 pub use cursor::{Cursor, Digest};
+pub use files::FileSink;
 pub use records::{RecordView, RecordWriter, Records};
 
 use std::sync::Arc;

@@ -1,0 +1,61 @@
+//! Steps on the file system that must last, and errors that say what to do.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The error of a step on an output file.
+pub(super) fn failed(what: &str, path: &Path, error: io::Error) -> Error {
+    let (kind, hint) = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            (ErrorKind::Retry, "; the batch is given up and can be written again when there is room")
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            (ErrorKind::Configuration, "; give this process the right to write there, or choose another directory")
+        }
+        io::ErrorKind::NotADirectory => (ErrorKind::Configuration, "; the path must be that of a directory"),
+        _ => (ErrorKind::Retry, ""),
+    };
+    Error::new(kind, format!("cannot {what} {}{hint}", path.display())).with_source(error)
+}
+
+/// Makes the content of a file last.
+pub(super) fn sync_file(file: &File, path: &Path) -> Result<()> {
+    file.sync_all().map_err(|error| failed("sync", path, error))
+}
+
+/// Makes what was created, renamed and deleted in a directory last.
+pub(super) fn sync_directory(path: &Path) -> Result<()> {
+    let directory = File::open(path).map_err(|error| failed("open", path, error))?;
+    sync_file(&directory, path)
+}
+
+/// Makes a directory and those above it, lasting.
+pub(super) fn create_directory(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_directory(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("make the directory", path, error)),
+        Err(_) if !path.is_dir() => Err(failed("use", path, io::ErrorKind::NotADirectory.into())),
+        _ => sync_directory(parent),
+    }
+}
+
+/// Renames; nothing is done for it to last.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(|error| failed("rename into place", to, error))
+}
+
+/// Deletes a file or a directory with all that is in it; what is not there is deleted already.
+pub(super) fn delete(path: &Path) -> Result<()> {
+    let outcome = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match outcome {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("delete", path, error)),
+        _ => Ok(()),
+    }
+}
