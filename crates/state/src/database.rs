@@ -129,18 +129,18 @@ impl Database {
         TableFile { writer: None, options: &self.family_options, path, rows: 0 }
     }
 
-    /// Takes table files into an operator's column family by moving them; later files win over
-    /// earlier ones, and all over what is there.
-    pub(crate) fn ingest(&self, operator: &str, files: &[PathBuf]) -> Result<()> {
+    /// Takes table files into an operator's column family by moving them, all at once. They win over
+    /// what is there; no key may be in two of them.
+    pub(crate) fn ingest(&self, operator: &str, files: Vec<PathBuf>) -> Result<()> {
+        if files.is_empty() {
+            return Ok(());
+        }
         let family = self.family(operator)?;
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
-        for file in files {
-            self.db
-                .ingest_external_file_cf_opts(&family, &options, vec![file])
-                .map_err(|error| self.error(&format!("ingest a table file of `{operator}`"), error))?;
-        }
-        Ok(())
+        self.db
+            .ingest_external_file_cf_opts(&family, &options, files)
+            .map_err(|error| self.error(&format!("ingest table files of `{operator}`"), error))
     }
 
     /// Writes small changes of several operators in one atomic batch.

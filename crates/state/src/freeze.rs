@@ -55,8 +55,7 @@ impl Frozen {
         let database = &self.shared.database;
         let mut small = Vec::new();
         for (operator, parts) in &mut self.operators {
-            let files: Vec<PathBuf> = parts.iter_mut().flat_map(|part| std::mem::take(&mut part.files)).collect();
-            database.ingest(operator, &files)?;
+            let mut files: Vec<PathBuf> = parts.iter_mut().flat_map(|part| std::mem::take(&mut part.files)).collect();
             let rows: usize = parts.iter().map(|part| part.rows.len()).sum();
             if rows >= TABLE_FILE_ROWS {
                 // Partitions are runs of shards, so their sorted rows follow one another in key order.
@@ -67,14 +66,13 @@ impl Frozen {
                         file.put(key, value)?;
                     }
                 }
-                if let Some(file) = file.finish()? {
-                    database.ingest(operator, &[file])?;
-                }
+                files.extend(file.finish()?);
             } else {
                 small.extend(
                     parts.iter().filter(|part| !part.rows.is_empty()).map(|part| (operator.as_str(), &part.rows)),
                 );
             }
+            database.ingest(operator, files)?;
         }
         if !small.is_empty() {
             database.write(small.into_iter())?;

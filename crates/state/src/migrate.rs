@@ -45,7 +45,7 @@ pub(crate) fn migrate<V: StateValue>(
         Ok(true)
     })?;
     files.extend(file.finish()?);
-    shared.database.ingest(operator, &files)?;
+    shared.database.ingest(operator, files)?;
     tracing::info!(operator, from, to, rows, "migrated stored values");
     Ok(())
 }

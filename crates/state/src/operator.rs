@@ -129,7 +129,9 @@ impl<V: StateValue> Operator<V> {
     /// # Panics
     /// If there is no such partition.
     pub fn partition(&self, index: usize) -> PartitionGuard<V> {
-        PartitionGuard { partition: self.core.partitions[index].lock_arc() }
+        let partition = self.core.partitions[index].lock_arc();
+        self.core.shared.shared.tasks.fetch_add(1, Ordering::AcqRel);
+        PartitionGuard { partition }
     }
 
     /// Keys with a value, exactly, as of the last ended task.
@@ -166,6 +168,7 @@ impl<V: StateValue> Drop for PartitionGuard<V> {
         if self.partition.task_open() {
             self.partition.rollback_task();
         }
+        self.partition.operator.shared.tasks.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -194,7 +197,8 @@ impl<V: StateValue> OperatorCore<V> {
 /// What the store does with an operator whatever its type.
 pub(crate) trait ErasedOperator: Send + Sync {
     fn operator(&self) -> &OperatorShared;
-    fn freeze_partition(&self, index: usize) -> Result<FrozenPart>;
+    /// `settled`: all earlier freezes have reached the database.
+    fn freeze_partition(&self, index: usize, settled: bool) -> Result<FrozenPart>;
     fn evict_partition(&self, index: usize);
     /// Keys in memory and the bytes they take.
     fn resident(&self) -> (u64, u64);
@@ -205,8 +209,11 @@ impl<V: StateValue> ErasedOperator for OperatorCore<V> {
         &self.shared
     }
 
-    fn freeze_partition(&self, index: usize) -> Result<FrozenPart> {
+    fn freeze_partition(&self, index: usize, settled: bool) -> Result<FrozenPart> {
         let mut partition = self.partitions[index].lock();
+        if settled {
+            partition.forget_removed();
+        }
         let rows = partition.freeze()?;
         let mut files = std::mem::take(&mut partition.spills);
         let shared = &self.shared.shared;

@@ -369,13 +369,6 @@ impl<V: StateValue> Partition<V> {
 
     /// Encodes what changed since the last freeze and marks it clean.
     pub(crate) fn freeze(&mut self) -> Result<Rows> {
-        if self.task_open {
-            return Err(Error::misuse(format!(
-                "operator `{}`, partition {}: a task is still open",
-                self.operator.name, self.index
-            )));
-        }
-        self.forget_removed();
         let mut rows = Rows::with_capacity(self.dirty.len());
         let version = self.operator.schema.version;
         for slot in self.dirty.drain(..) {
@@ -403,11 +396,8 @@ impl<V: StateValue> Partition<V> {
             .map_err(|error| error.context(format_args!("operator `{}`", self.operator.name)))
     }
 
-    /// Frees the slots of removed keys whose removal has reached the database.
-    fn forget_removed(&mut self) {
-        if self.operator.shared.is_frozen() {
-            return;
-        }
+    /// Frees the slots of removed keys; their removals must have reached the database.
+    pub(crate) fn forget_removed(&mut self) {
         for slot in self.removed.drain(..) {
             let entry = &self.table.entries[slot as usize];
             if entry.flags & (OCCUPIED | DIRTY) == OCCUPIED && entry.value.is_none() {

@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) spilled: AtomicU64,
     /// Operators open.
     pub(crate) operators: AtomicU64,
+    /// Partitions locked by tasks.
+    pub(crate) tasks: AtomicU64,
     poison: OnceLock<String>,
 }
 
@@ -39,6 +41,7 @@ impl Shared {
             written: AtomicU64::new(0),
             spilled: AtomicU64::new(0),
             operators: AtomicU64::new(0),
+            tasks: AtomicU64::new(0),
             poison: OnceLock::new(),
         }
     }

@@ -137,6 +137,8 @@ impl StateStore {
         shared.check_poison()?;
         let shape = shape_of::<V>();
         let schema = Schema { version: spec.version, shape: shape.text };
+        // No checkpoint between the column family and its record.
+        let _checkpoints = lock(&self.inner.checkpoints);
         let mut operators = lock(&self.inner.operators);
         if operators.open.iter().any(|open| open.operator().name == spec.name) {
             return Err(Error::misuse(format!("operator `{}` is open already", spec.name)));
@@ -173,6 +175,7 @@ impl StateStore {
     pub fn remove_operator(&self, name: &str) -> Result<()> {
         let shared = &self.inner.shared;
         shared.check_poison()?;
+        let _checkpoints = lock(&self.inner.checkpoints);
         let mut operators = lock(&self.inner.operators);
         if operators.open.iter().any(|open| open.operator().name == name) {
             return Err(Error::misuse(format!("operator `{name}` is open and cannot be removed")));
@@ -199,17 +202,25 @@ impl StateStore {
         if let Some(last) = operators.frozen_batch.filter(|last| *last > batch) {
             return Err(Error::misuse(format!("batch {batch} cannot be frozen after batch {last}")));
         }
+        match shared.tasks.load(Ordering::Acquire) {
+            0 => {}
+            tasks => return Err(Error::misuse(format!("batch {batch} cannot be frozen: {tasks} tasks are open"))),
+        }
+        let settled = !shared.is_frozen();
+        let number = shared.frozen.load(Ordering::Acquire) + 1;
+        // First of all: from here on nothing clean may be evicted.
+        shared.frozen.store(number, Ordering::Release);
         let partitions = shared.options.partitions;
         let open = &operators.open;
         type Outcome = Option<Result<FrozenPart>>;
         let parts: Vec<Mutex<Outcome>> = (0..open.len() * partitions).map(|_| Mutex::new(None)).collect();
         run(parts.len(), &|job| {
-            let part = open[job / partitions].freeze_partition(job % partitions);
+            let part = open[job / partitions].freeze_partition(job % partitions, settled);
             *lock(&parts[job]) = Some(part);
         });
         let mut frozen = Frozen {
             shared: shared.clone(),
-            number: shared.frozen.load(Ordering::Acquire) + 1,
+            number,
             batch,
             operators: Vec::with_capacity(open.len()),
             keys: BTreeMap::new(),
@@ -222,14 +233,15 @@ impl StateStore {
             let parts: Result<Vec<FrozenPart>> = parts
                 .by_ref()
                 .take(partitions)
-                .map(|part| part.unwrap_or_else(|| Err(Error::misuse("freeze: `run` left out a part"))))
+                .map(|part| {
+                    part.unwrap_or_else(|| Err(Error::misuse("the parallel-for given to freeze left out a part")))
+                })
                 .collect();
-            frozen.operators.push((operator.name.clone(), parts?));
+            frozen.operators.push((operator.name.clone(), shared.guard(parts)?));
             frozen.keys.insert(operator.name.clone(), operator.keys.load(Ordering::Relaxed).max(0) as u64);
         }
         frozen.report();
         operators.frozen_batch = Some(batch);
-        shared.frozen.store(frozen.number, Ordering::Release);
         fail::fail_point!(crate::failpoints::STATE_FROZEN);
         Ok(frozen)
     }
@@ -269,7 +281,7 @@ impl StateStore {
         shared.check_poison()?;
         let mut checkpoints = lock(&self.inner.checkpoints);
         let linked = {
-            let operators = lock(&self.inner.operators);
+            let mut records: Vec<OperatorRecord> = lock(&self.inner.operators).stored.values().cloned().collect();
             let disk = lock(&self.inner.disk);
             if disk.batch != Some(batch) {
                 return Err(Error::misuse(match disk.batch {
@@ -277,8 +289,6 @@ impl StateStore {
                     None => format!("batch {batch} cannot be checkpointed: nothing has been written behind"),
                 }));
             }
-            let mut records: Vec<OperatorRecord> = operators.stored.values().cloned().collect();
-            drop(operators);
             shared.guard(checkpoints.link(&shared.database, &self.inner.live, &disk.keys, &mut records))?
         };
         checkpoints.publish(linked, batch, shared.options.clone(), snapshots, meta)

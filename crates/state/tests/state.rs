@@ -194,6 +194,12 @@ fn a_freeze_with_a_task_open_or_of_an_earlier_batch_is_refused() {
     store.write_behind(freeze(&store, 5)).unwrap();
     let earlier = store.freeze(4, &on_this_thread).err().unwrap();
     assert_eq!(earlier.kind(), ErrorKind::Misuse);
+    let task = counts.partition(0);
+    let open = store.freeze(5, &on_this_thread).err().unwrap();
+    assert_eq!(open.kind(), ErrorKind::Misuse);
+    assert!(open.to_string().contains("1 tasks are open"), "{open}");
+    drop(task);
+    // Neither changed anything.
     pond.checkpoint(&store, 5);
 }
 
