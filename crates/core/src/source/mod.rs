@@ -7,12 +7,14 @@
 mod files;
 mod plan;
 mod planned;
+mod queue;
 mod refusal;
 #[cfg(test)]
 mod testing;
 
 pub use files::{FileSource, LineRef};
 pub use plan::{BlockId, PartitionPosition, Plan, PlanRequest};
+pub use queue::{Queue, QueueSource};
 
 use std::sync::Arc;
 
