@@ -4,6 +4,7 @@
 //! holds back. So the end is the high watermark, asked for by a `read_uncommitted` client, and the reader waits until the
 //! last stable offset has reached it. Control records take offsets, so records are never counted by offsets.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -38,22 +39,22 @@ pub fn read_committed(bootstrap_servers: &str, topic: &str) -> Result<Vec<Record
 /// As [`read_committed`].
 pub fn read_committed_within(bootstrap_servers: &str, topic: &str, limit: Duration) -> Result<Vec<Record>> {
     let mut records = Vec::new();
-    let ends = stable_ends(bootstrap_servers, topic, limit)?;
-    read_to(bootstrap_servers, topic, &ends, limit, |record| records.push(record))?;
+    let ranges = stable_ranges(bootstrap_servers, topic, limit)?;
+    read_ranges(bootstrap_servers, topic, &ranges, limit, |record| records.push(record))?;
     records.sort_by_key(|record| (record.partition, record.offset));
     Ok(records)
 }
 
-/// Waits until nothing below the present high watermarks is undecided; gives those watermarks, by partition.
-pub(crate) fn stable_ends(bootstrap_servers: &str, topic: &str, limit: Duration) -> Result<Vec<i64>> {
+/// Waits until nothing below the present high watermarks is undecided; gives what lies below them, by partition.
+pub(crate) fn stable_ranges(bootstrap_servers: &str, topic: &str, limit: Duration) -> Result<Vec<Range<i64>>> {
     let uncommitted = consumer(bootstrap_servers, "read_uncommitted")?;
     let committed = consumer(bootstrap_servers, "read_committed")?;
-    let mut ends = Vec::new();
+    let mut ranges = Vec::new();
     for partition in 0..partition_count(&uncommitted, topic, limit)? {
-        let end = watermark(&uncommitted, topic, partition, limit)?;
+        let (start, end) = watermarks(&uncommitted, topic, partition, limit)?;
         let mut stable = 0;
         let reached = wait_until(limit, || {
-            stable = watermark(&committed, topic, partition, limit)?;
+            (_, stable) = watermarks(&committed, topic, partition, limit)?;
             Ok::<_, Error>(stable >= end)
         })?;
         if !reached {
@@ -65,23 +66,24 @@ pub(crate) fn stable_ends(bootstrap_servers: &str, topic: &str, limit: Duration)
                 ),
             ));
         }
-        ends.push(end);
+        ranges.push(start..end);
     }
-    Ok(ends)
+    Ok(ranges)
 }
 
-/// Reads every partition from its beginning to its end; all transactions below the ends must be decided.
-pub(crate) fn read_to(
+/// Reads a range of every partition; all transactions below their ends must be decided.
+pub(crate) fn read_ranges(
     bootstrap_servers: &str,
     topic: &str,
-    ends: &[i64],
+    ranges: &[Range<i64>],
     limit: Duration,
     mut take: impl FnMut(Record),
 ) -> Result<()> {
     let consumer = consumer(bootstrap_servers, "read_committed")?;
-    assign(&consumer, topic, &vec![Offset::Beginning; ends.len()])?;
+    // By number: the client looks up `Beginning` only half a second later.
+    assign(&consumer, topic, ranges.iter().map(|range| range.start))?;
 
-    let mut done: Vec<bool> = ends.iter().map(|end| *end == 0).collect();
+    let mut done: Vec<bool> = ranges.iter().map(Range::is_empty).collect();
     let mut last_progress = Instant::now();
     let mut last_trouble = None;
     while done.contains(&false) {
@@ -97,10 +99,10 @@ pub(crate) fn read_to(
                 last_progress = Instant::now();
                 let partition = message.partition() as usize;
                 // What came after the end was asked for is for the next call.
-                if message.offset() < ends[partition] {
+                if message.offset() < ranges[partition].end {
                     take(to_record(&message));
                 }
-                done[partition] |= message.offset() + 1 >= ends[partition];
+                done[partition] |= message.offset() + 1 >= ranges[partition].end;
             }
         }
         if last_progress.elapsed() > limit {
@@ -128,6 +130,8 @@ pub(crate) fn consumer(bootstrap_servers: &str, isolation: &str) -> Result<BaseC
         .set("enable.partition.eof", "true")
         // By default a reader that has once been too slow rests for a second.
         .set("fetch.queue.backoff.ms", "1")
+        // The end of a partition is told by an empty answer, which the broker holds back for so long.
+        .set("fetch.wait.max.ms", "20")
         // A broker that is restarted should be found again soon.
         .set("reconnect.backoff.max.ms", "200")
         .set("topic.metadata.refresh.fast.interval.ms", "50")
@@ -137,13 +141,11 @@ pub(crate) fn consumer(bootstrap_servers: &str, isolation: &str) -> Result<BaseC
         .map_err(|error| Error::new(ErrorKind::Configuration, "cannot make a Kafka consumer").because(error))
 }
 
-pub(crate) fn assign(consumer: &BaseConsumer, topic: &str, starts: &[Offset]) -> Result<()> {
-    let mut assignment = TopicPartitionList::with_capacity(starts.len());
-    let mut result = Ok(());
-    for (partition, start) in (0..).zip(starts) {
-        result = result.and_then(|()| assignment.add_partition_offset(topic, partition, *start));
-    }
-    result
+pub(crate) fn assign(consumer: &BaseConsumer, topic: &str, starts: impl Iterator<Item = i64>) -> Result<()> {
+    let mut assignment = TopicPartitionList::new();
+    let mut places = (0..).zip(starts);
+    places
+        .try_for_each(|(partition, start)| assignment.add_partition_offset(topic, partition, Offset::Offset(start)))
         .and_then(|()| consumer.assign(&assignment))
         .map_err(|error| Error::new(ErrorKind::Failed, format!("cannot read topic {topic}")).because(error))
 }
@@ -188,12 +190,12 @@ fn partition_count(consumer: &BaseConsumer, topic: &str, limit: Duration) -> Res
     }
 }
 
-/// The end of a partition: the high watermark, or the last stable offset for a `read_committed` consumer.
-fn watermark(consumer: &BaseConsumer, topic: &str, partition: i32, limit: Duration) -> Result<i64> {
-    let (_, end) = retried(limit, || consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT)).map_err(|error| {
+/// Beginning and end of a partition. The end is the high watermark, or for a `read_committed` consumer the last stable
+/// offset.
+fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32, limit: Duration) -> Result<(i64, i64)> {
+    retried(limit, || consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT)).map_err(|error| {
         Error::new(ErrorKind::Retry, format!("no end of partition {partition} of topic {topic}")).because(error)
-    })?;
-    Ok(end)
+    })
 }
 
 /// Requests fail at once while a broker restarts; they are tried again until the limit.

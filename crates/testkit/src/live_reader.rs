@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::Offset;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::kafka_reader::{READ_LIMIT, assign, bearable, consumer, read_to, stable_ends, to_record};
+use crate::kafka_reader::{READ_LIMIT, assign, bearable, consumer, read_ranges, stable_ranges, to_record};
 use crate::record::Record;
 
 /// Reads a topic on a thread of its own, `read_committed`, from its present end on, through restarts of the broker.
@@ -57,9 +56,10 @@ impl LiveReader {
     ///
     /// As [`read_committed`](crate::read_committed): an open transaction must end before.
     pub fn start(bootstrap_servers: &str, topic: &str) -> Result<Self> {
-        let starts = stable_ends(bootstrap_servers, topic, READ_LIMIT)?;
+        let before = stable_ranges(bootstrap_servers, topic, READ_LIMIT)?;
+        let starts: Vec<_> = before.iter().map(|range| range.end).collect();
         let consumer = consumer(bootstrap_servers, "read_committed")?;
-        assign(&consumer, topic, &starts.iter().map(|start| Offset::Offset(*start)).collect::<Vec<_>>())?;
+        assign(&consumer, topic, starts.iter().copied())?;
         let shared = Arc::new(Shared::default());
         let thread = std::thread::Builder::new()
             .name(format!("live reader of {topic}"))
@@ -111,9 +111,9 @@ impl LiveReader {
     ///
     /// As [`read_committed`](crate::read_committed). A difference is no error: it is in the result.
     pub fn finish(mut self) -> Result<LiveReading> {
-        let ends = stable_ends(&self.bootstrap_servers, &self.topic, READ_LIMIT)?;
+        let ranges = stable_ranges(&self.bootstrap_servers, &self.topic, READ_LIMIT)?;
         let mut from_beginning = Vec::new();
-        read_to(&self.bootstrap_servers, &self.topic, &ends, READ_LIMIT, |record| from_beginning.push(record))?;
+        read_ranges(&self.bootstrap_servers, &self.topic, &ranges, READ_LIMIT, |record| from_beginning.push(record))?;
         from_beginning.sort_by_key(|record| (record.partition, record.offset));
 
         let mut lasts = BTreeMap::new();
@@ -136,8 +136,9 @@ impl LiveReader {
         self.stop();
         let live = std::mem::take(&mut self.shared.lock().seen);
         let after_start: Vec<_> = from_beginning.iter().filter(|record| self.is_after_start(record)).cloned().collect();
-        let before_end =
-            live.iter().filter(|record| ends.get(record.partition as usize).is_some_and(|end| record.offset < *end));
+        let before_end = live
+            .iter()
+            .filter(|record| ranges.get(record.partition as usize).is_some_and(|range| record.offset < range.end));
         let differences = compare(before_end, &after_start);
         Ok(LiveReading { live, from_beginning, differences })
     }

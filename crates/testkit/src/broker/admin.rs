@@ -17,11 +17,14 @@ use crate::error::{Error, ErrorKind, Result};
 
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
-/// True if the broker answers a request for metadata within the limit and names itself.
+/// True if the broker answers a request for metadata within the limit, names itself and leads every partition there is.
 pub(crate) fn answers(bootstrap_servers: &str, limit: Duration) -> bool {
     let Ok(client) = client(bootstrap_servers) else { return false };
     match client.inner().fetch_metadata(None, limit) {
-        Ok(metadata) => !metadata.brokers().is_empty(),
+        Ok(metadata) => {
+            let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+            !metadata.brokers().is_empty() && partitions.all(|partition| partition.leader() >= 0)
+        }
         Err(_) => false,
     }
 }
