@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-/// A record read from a topic.
+/// A record read from a topic, or made from what another sink holds to be checked by an [`oracle`](crate::oracle).
 #[derive(Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub struct Record {
     /// The partition it lies in.
     pub partition: i32,

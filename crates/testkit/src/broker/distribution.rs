@@ -132,7 +132,7 @@ pub(crate) fn missing_or(error: std::io::Error, program: &str) -> Error {
             ErrorKind::Install,
             format!(
                 "{program} is not installed, and a test against a real Apache Kafka needs it. Run `make setup` in Millpond's \
-                 repository, or on Debian: apt-get install openjdk-17-jre-headless maven"
+                 repository, or on Debian: apt-get install default-jre-headless maven (Java 17 or newer)"
             ),
         ),
         std::io::ErrorKind::TimedOut => {
