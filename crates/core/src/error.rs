@@ -105,3 +105,31 @@ impl StdError for Error {
         self.inner.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
     }
 }
+
+impl From<millpond_wal::Error> for Error {
+    fn from(error: millpond_wal::Error) -> Self {
+        use millpond_wal::ErrorKind as Wal;
+        let kind = match error.kind() {
+            Wal::InvalidInput | Wal::InUse => ErrorKind::Configuration,
+            Wal::Poisoned => ErrorKind::Restart,
+            Wal::Corrupt | Wal::NewerFormat | Wal::Released => ErrorKind::Restore,
+            Wal::Closed => ErrorKind::Stopped,
+            // A full disk, a busy one, a refusing one: the log goes on when the cause is gone.
+            _ => ErrorKind::Retry,
+        };
+        Error::new(kind, error.to_string())
+    }
+}
+
+impl From<millpond_state::Error> for Error {
+    fn from(error: millpond_state::Error) -> Self {
+        use millpond_state::ErrorKind as State;
+        let kind = match error.kind() {
+            State::Io | State::Poisoned | State::Misuse => ErrorKind::Retry,
+            State::Mismatch | State::Foreign => ErrorKind::Configuration,
+            State::Codec => ErrorKind::Program,
+            _ => ErrorKind::Restore,
+        };
+        Error::new(kind, error.to_string())
+    }
+}

@@ -5,11 +5,19 @@
 
 pub mod bytes;
 pub mod clock;
+pub mod engine;
 pub mod error;
+mod exec;
 pub mod log;
+pub mod rdd;
 pub mod sink;
 pub mod source;
+pub mod stream;
+pub mod testing;
 pub mod time;
 
+pub use engine::{Builder, ContextState, Progress, Running, StreamingContext};
 pub use error::{BoxError, Error, ErrorKind, Result};
+pub use rdd::Rdd;
+pub use stream::{DStream, Graph, State, Values};
 pub use time::{BatchTime, milliseconds, minutes, seconds};

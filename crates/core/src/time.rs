@@ -158,7 +158,9 @@ mod tests {
 
     #[test]
     fn a3_until() {
-        let times = |from, to, step| BatchTime(from).until(BatchTime(to), milliseconds(step)).map(BatchTime::as_ms).collect::<Vec<_>>();
+        let times = |from, to, step| {
+            BatchTime(from).until(BatchTime(to), milliseconds(step)).map(BatchTime::as_ms).collect::<Vec<_>>()
+        };
         assert_eq!(times(1000, 1100, 100), [1000]);
         assert!(times(1000, 1000, 100).is_empty());
         assert_eq!(times(1000, 1100, 30), [1000, 1030, 1060, 1090]);

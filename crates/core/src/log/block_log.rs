@@ -1,5 +1,6 @@
 //! What a source gets of the log: its own blocks, within a limit on bytes that wait for a batch.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -89,29 +90,89 @@ impl Budget {
     }
 }
 
+/// The blocks that are in the log and in no plan yet: they hold the log (hard case H21).
+#[derive(Debug, Default)]
+pub(crate) struct Unplanned {
+    /// With, for appends under way, the end of the log before them.
+    blocks: Mutex<BTreeMap<BlockId, usize>>,
+}
+
+impl Unplanned {
+    pub(crate) fn add(&self, block: BlockId) {
+        *self.lock().entry(block).or_default() += 1;
+    }
+
+    pub(crate) fn remove(&self, block: BlockId) {
+        let mut blocks = self.lock();
+        if let Some(count) = blocks.get_mut(&block) {
+            *count -= 1;
+            if *count == 0 {
+                blocks.remove(&block);
+            }
+        }
+    }
+
+    /// The oldest: nothing from here on may be released.
+    pub(crate) fn oldest(&self) -> Option<BlockId> {
+        self.lock().keys().next().copied()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<BlockId, usize>> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The log as one source sees it.
 #[derive(Clone)]
 pub struct BlockLog {
     log: Arc<dyn BatchLog>,
     source: Arc<str>,
     budget: Arc<Budget>,
+    unplanned: Arc<Unplanned>,
 }
 
 impl BlockLog {
     /// The blocks of the source of this name.
     pub fn new(log: Arc<dyn BatchLog>, source: &str, budget: Arc<Budget>) -> Self {
-        BlockLog { log, source: source.into(), budget }
+        BlockLog::tracked(log, source, budget, Arc::default())
+    }
+
+    pub(crate) fn tracked(
+        log: Arc<dyn BatchLog>,
+        source: &str,
+        budget: Arc<Budget>,
+        unplanned: Arc<Unplanned>,
+    ) -> Self {
+        BlockLog { log, source: source.into(), budget, unplanned }
     }
 
     /// Makes a block durable and returns its id: only then may the giver of the records be told so.
     /// Does not look at the budget: take from [`budget`](BlockLog::budget) first.
     pub fn append(&self, payload: Vec<u8>, records: u64, position: Vec<u8>) -> Result<BlockId> {
-        self.log.append(&self.entry(payload, records, position))
+        // Until its place is known, all that comes after the present end is held.
+        let before = self.log.end();
+        self.unplanned.add(before);
+        let outcome = self.log.append(&self.entry(payload, records, position));
+        if let Ok(block) = outcome {
+            self.unplanned.add(block);
+        }
+        self.unplanned.remove(before);
+        outcome
     }
 
     /// As [`append`](BlockLog::append) without waiting; `done` is called exactly once, from any thread.
     pub fn submit(&self, payload: Vec<u8>, records: u64, position: Vec<u8>, done: super::Done) {
-        self.log.submit(self.entry(payload, records, position), done);
+        let before = self.log.end();
+        self.unplanned.add(before);
+        let unplanned = self.unplanned.clone();
+        let done = move |outcome: Result<BlockId>| {
+            if let Ok(block) = outcome {
+                unplanned.add(block);
+            }
+            unplanned.remove(before);
+            done(outcome);
+        };
+        self.log.submit(self.entry(payload, records, position), Box::new(done));
     }
 
     /// Reads a block of this source.

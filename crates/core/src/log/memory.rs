@@ -72,7 +72,8 @@ impl BatchLog for MemoryBatchLog {
     fn read(&self, at: BlockId) -> Result<LogEntry> {
         let entries = self.lock();
         let found = index(at).checked_sub(entries.first).and_then(|at| entries.kept.get(at as usize));
-        let (kind, payload) = found.ok_or_else(|| Error::new(ErrorKind::Restore, format!("the log holds no entry {}", index(at))))?;
+        let (kind, payload) =
+            found.ok_or_else(|| Error::new(ErrorKind::Restore, format!("the log holds no entry {}", index(at))))?;
         LogEntry::decode(*kind, payload)
     }
 

@@ -6,12 +6,14 @@
 
 mod block_log;
 mod entry;
-// mod local;
+mod local;
 mod memory;
 
+pub(crate) use block_log::Unplanned;
 pub use block_log::{BlockLog, Budget};
 pub use entry::{BatchPlan, Block, LogEntry, SourcePlan};
-// pub use local::{LocalBatchLog, LocalBatchLogOptions};
+pub(crate) use entry::{read_position, write_position};
+pub use local::{LocalBatchLog, LocalBatchLogOptions};
 pub use memory::MemoryBatchLog;
 
 use crate::error::Result;

@@ -93,7 +93,9 @@ impl Cursor {
             return Err(broken("its checksum does not fit".into()));
         }
         let id = |at: usize| <[u8; 16]>::try_from(&body[at..at + 16]).map_err(|_| broken("too short".into()));
-        let number = |at: usize| Ok::<_, Error>(u64::from_le_bytes(body[at..at + 8].try_into().map_err(|_| broken("too short".into()))?));
+        let number = |at: usize| {
+            Ok::<_, Error>(u64::from_le_bytes(body[at..at + 8].try_into().map_err(|_| broken("too short".into()))?))
+        };
         Ok(Cursor {
             deployment: id(5)?,
             run: id(21)?,

@@ -120,7 +120,10 @@ impl Records {
     /// Begins a record; it is added by [`RecordWriter::end`].
     pub fn record(&mut self) -> RecordWriter<'_> {
         let first_header = self.headers.len() as u32;
-        RecordWriter { entry: Entry { key: Span::NONE, value: Span::NONE, headers: (first_header, first_header) }, records: self }
+        RecordWriter {
+            entry: Entry { key: Span::NONE, value: Span::NONE, headers: (first_header, first_header) },
+            records: self,
+        }
     }
 
     fn append(&mut self, bytes: &[u8]) -> Span {
@@ -226,7 +229,10 @@ mod tests {
         records.record().key("k").value("w").header("batch", "12").null_header("n").end();
         records.push(Some(b""), None);
         let seen: Vec<_> = records.iter().map(|r| (r.key(), r.value(), r.headers().count())).collect();
-        assert_eq!(seen, [(None, Some(&b"v"[..]), 0), (Some(&b"k"[..]), Some(&b"w"[..]), 2), (Some(&b""[..]), None, 0)]);
+        assert_eq!(
+            seen,
+            [(None, Some(&b"v"[..]), 0), (Some(&b"k"[..]), Some(&b"w"[..]), 2), (Some(&b""[..]), None, 0)]
+        );
         let headers: Vec<_> = records.iter().nth(1).map(|r| r.headers().collect()).unwrap_or_default();
         assert_eq!(headers, [("batch", Some(&b"12"[..])), ("n", None)]);
     }

@@ -95,7 +95,10 @@ pub trait Source: Send + 'static {
     /// By default: this source cannot be fed.
     fn feed(&self, records: Vec<FedRecord>) -> Result<Arc<dyn SourcePartition<Self::Item>>> {
         let _ = records;
-        Err(Error::new(ErrorKind::Configuration, format!("a `{}` source cannot be fed by a test: it has no decoder", self.kind())))
+        Err(Error::new(
+            ErrorKind::Configuration,
+            format!("a `{}` source cannot be fed by a test: it has no decoder", self.kind()),
+        ))
     }
 }
 

@@ -1,0 +1,493 @@
+//! What a program holds: the builder, the opened context, the running one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use millpond_wal::LogOptions;
+
+use super::directory::Directory;
+use super::driver::Message;
+use super::manifest::Manifest;
+use super::recover::Start;
+use super::settings::Settings;
+use super::status::{ContextState, Progress, Status};
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::{BatchLog, Budget, LocalBatchLog};
+use crate::sink::{Guarantee, refuse_at_least_once};
+use crate::source::Replay;
+use crate::stream::{Graph, GraphParts, Replace};
+use crate::testing::TestHooks;
+use crate::time::BatchTime;
+
+/// Collects the settings of a context.
+///
+/// ```
+/// use millpond_core::{StreamingContext, seconds, sink::FileSink, source::FileSource};
+/// # fn main() -> millpond_core::Result<()> {
+/// # let place = tempfile::tempdir().unwrap();
+/// # let (input, output, pond) = (place.path().join("in"), place.path().join("out"), place.path().join("words.pond"));
+/// # std::fs::create_dir(&input).unwrap();
+/// let context = StreamingContext::builder("words").directory(pond).batch_interval(seconds(1)).open(|graph| {
+///     graph
+///         .source("lines", FileSource::directory(&input))
+///         .flat_map(|line: String| line.split_whitespace().map(String::from).collect::<Vec<_>>())
+///         .map(|word| (word, 1_u64))
+///         .update_touched_by_key("counts", |ones, total| Some(total.unwrap_or(0) + ones.sum()))
+///         .sink_key_value("counts-out", FileSink::text(&output), |(word, n)| (word.clone(), n.to_string()));
+///     Ok(())
+/// })?;
+/// let running = context.start()?;
+/// running.stop_gracefully()
+/// # }
+/// ```
+#[must_use = "a builder does nothing before `open`"]
+pub struct Builder {
+    settings: Settings,
+    clock: Option<Arc<dyn Clock>>,
+    hooks: TestHooks,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.settings.fmt(f)
+    }
+}
+
+impl Builder {
+    /// The directory that holds log, checkpoints and state; made if it is missing. One context has it at a time.
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.settings.directory = Some(directory.into());
+        self
+    }
+
+    /// How often a batch is cut; whole milliseconds, default 1 s. Shorter means results sooner and more work per record.
+    pub fn batch_interval(mut self, interval: Duration) -> Self {
+        self.settings.batch_interval = interval;
+        self
+    }
+
+    /// How often a checkpoint is written: a multiple of the batch interval; default 10 s rounded up to one. Shorter means
+    /// less to replay after a crash.
+    pub fn checkpoint_interval(mut self, interval: Duration) -> Self {
+        self.settings.checkpoint_interval = Some(interval);
+        self
+    }
+
+    /// Threads that compute; default one a core.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.settings.threads = Some(threads);
+        self
+    }
+
+    /// Partitions of a shuffle, and tasks of a stateful operator: 1 to 1024, default 16. Fixed when the directory is created.
+    pub fn partitions(mut self, partitions: usize) -> Self {
+        self.settings.partitions = Some(partitions);
+        self
+    }
+
+    /// Bytes of decoded state kept in memory, all operators together; default 512 MiB. What is over stays on disk.
+    pub fn memory_limit_bytes(mut self, bytes: u64) -> Self {
+        self.settings.memory_limit_bytes = bytes;
+        self
+    }
+
+    /// Bytes of received records that wait for a batch, all sources together; default 512 MiB, at least 1 MiB. When it is
+    /// reached sources wait.
+    pub fn waiting_limit_bytes(mut self, bytes: u64) -> Self {
+        self.settings.waiting_limit_bytes = bytes;
+        self
+    }
+
+    /// How often a task is tried before its batch has failed for good; default 4.
+    pub fn task_attempts(mut self, attempts: u32) -> Self {
+        self.settings.task_attempts = attempts;
+        self
+    }
+
+    /// How often in a row the context recovers inside of the process, without a commit in between, before it stops; default 3.
+    pub fn recovery_attempts(mut self, attempts: u32) -> Self {
+        self.settings.recovery_attempts = attempts;
+        self
+    }
+
+    /// Checkpoints kept; default 10. A restart goes back to an older one if the newest is damaged.
+    pub fn retained_checkpoints(mut self, checkpoints: usize) -> Self {
+        self.settings.retained_checkpoints = checkpoints;
+        self
+    }
+
+    /// The size of a segment of the log in bytes; default 64 MiB. Smaller ones give disk space back sooner.
+    pub fn log_segment_bytes(mut self, bytes: u64) -> Self {
+        self.settings.log_segment_bytes = bytes;
+        self
+    }
+
+    /// The most batches missed while the process was down that are computed at its start; default 1,000,000. Above it `start`
+    /// fails, where the pipeline computes each batch, also an empty one.
+    pub fn max_missed_batches(mut self, batches: u64) -> Self {
+        self.settings.max_missed_batches = batches;
+        self
+    }
+
+    /// How long a graceful stop may take; default 10 batch intervals, at least 10 s.
+    pub fn graceful_stop_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.graceful_stop_timeout = Some(timeout);
+        self
+    }
+
+    /// Whether every checksum of the checkpoint is read after a start, beside the batches; default yes.
+    pub fn verify_in_background(mut self, verify: bool) -> Self {
+        self.settings.verify_in_background = verify;
+        self
+    }
+
+    /// Says that the program was changed on purpose although batches have to be replayed: state is computed by the new
+    /// program, output that is committed stays as it is.
+    pub fn accept_changed_program(mut self) -> Self {
+        self.settings.accept_changed_program = true;
+        self
+    }
+
+    /// Says that the stateful operator or sink of this name was removed from the program on purpose: its state is dropped.
+    pub fn removed(mut self, name: impl Into<String>) -> Self {
+        self.settings.removed.push(name.into());
+        self
+    }
+
+    /// The clock; default the system's. For tests.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// How a test replaces sources and sinks; see the testkit.
+    pub fn test_hooks(mut self, hooks: TestHooks) -> Self {
+        self.hooks = hooks;
+        self
+    }
+
+    /// Describes the pipeline, and opens the directory or creates it. `describe` runs once, now; it runs again at every start
+    /// of the program, since functions are never stored.
+    ///
+    /// # Errors
+    /// [`Configuration`](ErrorKind::Configuration): settings, names, an output that cannot be kept exactly once, a directory that is in use or of another
+    /// application. [`Restore`](ErrorKind::Restore): a damaged directory.
+    pub fn open(self, describe: impl FnOnce(&Graph) -> Result<()>) -> Result<StreamingContext> {
+        Ok(self.open_with(describe)?.0)
+    }
+
+    /// As [`open`](Builder::open); what `describe` returns comes out beside the context.
+    pub fn open_with<R>(self, describe: impl FnOnce(&Graph) -> Result<R>) -> Result<(StreamingContext, R)> {
+        let Builder { settings, clock, hooks } = self;
+        settings.validate()?;
+        let graph = Graph::new(Replace::of(hooks));
+        let returned = describe(&graph)?;
+        let parts = graph.finish()?;
+        check_guarantees(&parts)?;
+        let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let zero = BatchTime::from_ms(clock.now_ms()).floor(settings.batch_interval);
+        if settings.directory.is_none() {
+            let keepers: Vec<String> =
+                parts.operators.iter().map(|operator| format!("`{}`", operator.name())).collect();
+            let keepers =
+                if keepers.is_empty() { "the log".to_owned() } else { format!("the state of {}", keepers.join(", ")) };
+            return Err(Error::configuration(format!(
+                "no directory set: {keepers} needs one. Call .directory(path) on the builder"
+            )));
+        }
+        let (directory, manifest) = Directory::open(&settings, zero)?;
+        let options = LogOptions { segment_bytes: settings.log_segment_bytes, ..LogOptions::default() };
+        let log = Arc::new(LocalBatchLog::new(&directory.log_path(), options));
+        let status = Arc::new(Status::new());
+        // A little more than the driver's own limit, whose error says more.
+        status.update(|shown| shown.stop_limit = settings.graceful_stop_timeout() + Duration::from_millis(500));
+        let context = StreamingContext { settings, parts, directory, manifest, log, clock, status };
+        Ok((context, returned))
+    }
+}
+
+/// Admission: what is asked for must be something the parts can keep.
+fn check_guarantees(parts: &GraphParts) -> Result<()> {
+    for entry in &parts.sinks {
+        if entry.sink.guarantee() == Guarantee::AtLeastOnce && !entry.at_least_once {
+            return Err(refuse_at_least_once(&entry.name));
+        }
+    }
+    let exact = parts.sinks.iter().find(|entry| !entry.at_least_once);
+    let forgetful = parts.sources.iter().find(|source| source.replay() == Replay::None);
+    match (exact, forgetful) {
+        (Some(sink), Some(source)) => Err(Error::configuration(format!(
+            "source `{}` cannot hand its records out again after a crash, so sink `{}` cannot have them exactly once. Use a source that \
+             can, or accept losses by name: at_least_once(sink)",
+            source.name(),
+            sink.name
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A context: a pipeline and its directory, opened and not started.
+#[must_use = "a context does nothing before `start`"]
+pub struct StreamingContext {
+    settings: Settings,
+    parts: GraphParts,
+    directory: Directory,
+    manifest: Manifest,
+    log: Arc<dyn BatchLog>,
+    clock: Arc<dyn Clock>,
+    status: Arc<Status>,
+}
+
+impl std::fmt::Debug for StreamingContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StreamingContext({}, {})", self.settings.application, self.directory.name())
+    }
+}
+
+impl StreamingContext {
+    /// Settings for the application of this id: 1 to 100 letters, digits, `.`, `_` or `-`. The id names the application to its
+    /// sinks (as Kafka's `application.id`): it must not change from one start to the next.
+    pub fn builder(application: &str) -> Builder {
+        Builder { settings: Settings::new(application), clock: None, hooks: TestHooks::default() }
+    }
+
+    /// Recovers what an earlier process left, and goes live: batches run on threads of the library. Returns when the
+    /// context is live; that includes waiting for a broker that is away.
+    ///
+    /// # Errors
+    /// Whatever keeps it from going live; directory and sinks are as they were before.
+    pub fn start(self) -> Result<Running> {
+        let running = self.spawn()?;
+        let state = |shown: &super::status::Shown| match shown.state {
+            ContextState::Initialized => None,
+            ContextState::Active => Some(Ok(())),
+            ContextState::Stopped => Some(shown.error().map_or(Ok(()), Err)),
+        };
+        running.status.wait(None, state).unwrap_or(Ok(()))?;
+        Ok(running)
+    }
+
+    /// As [`start`](StreamingContext::start) without waiting for the recovery.
+    fn spawn(self) -> Result<Running> {
+        let (outbox, inbox) = unbounded();
+        let running = Running { status: self.status.clone(), outbox: outbox.clone(), clock: self.clock.clone() };
+        let wake = outbox.clone();
+        self.clock.on_change(Box::new(move || drop(wake.send(Message::Wake))));
+        let name = format!("{}-driver", self.settings.application);
+        let status = self.status.clone();
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            // A panic in here is a mistake of ours: nobody may wait for ever because of it.
+            let guard = StopOnPanic(status.clone());
+            match self.recover(inbox, outbox) {
+                Ok(driver) => driver.run(),
+                Err(error) => status.update(|shown| {
+                    shown.state = ContextState::Stopped;
+                    shown.failure = Some((error.kind(), error.to_string()));
+                }),
+            }
+            drop(guard);
+        });
+        thread.map_err(|error| Error::new(ErrorKind::Retry, "cannot start the context's thread").with_source(error))?;
+        Ok(running)
+    }
+
+    fn recover(self, inbox: Receiver<Message>, outbox: Sender<Message>) -> Result<super::driver::Driver> {
+        let budget = Budget::new(self.settings.waiting_limit_bytes);
+        let StreamingContext { settings, parts, directory, manifest, log, clock, status } = self;
+        Start { settings, parts, directory, manifest, log, clock, status, inbox, outbox, budget }.recover()
+    }
+
+    /// Starts, and runs until SIGTERM or SIGINT, which stop it gracefully, or until it fails.
+    ///
+    /// # Errors
+    /// What stopped it, other than a signal.
+    pub fn run_until_signal(self) -> Result<()> {
+        self.run_until_signal_with(|_| ())
+    }
+
+    /// As [`run_until_signal`](StreamingContext::run_until_signal); `ready` is called once, when the context is live and the positions of
+    /// all input are durable: what is produced from then on cannot be missed.
+    pub fn run_until_signal_with(self, ready: impl FnOnce(&Running)) -> Result<()> {
+        let signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT]);
+        let mut signals =
+            signals.map_err(|error| Error::new(ErrorKind::Retry, "cannot listen for signals").with_source(error))?;
+        let running = self.spawn()?;
+        let handle = signals.handle();
+        let stopper = running.clone();
+        let listener = std::thread::spawn(move || {
+            if signals.forever().next().is_some() {
+                stopper.ask_to_stop();
+            }
+        });
+        let is_ready = running.status.wait(None, |shown| match shown.state {
+            ContextState::Stopped => Some(false),
+            _ => (shown.ready && shown.state == ContextState::Active || shown.stopping).then_some(shown.ready),
+        });
+        if is_ready == Some(true) {
+            ready(&running);
+        }
+        let outcome = running.await_stop_or_abandon();
+        handle.close();
+        let _ = listener.join();
+        outcome
+    }
+}
+
+/// Marks the context as stopped if its driver panics.
+struct StopOnPanic(Arc<Status>);
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.update(|shown| {
+                shown.state = ContextState::Stopped;
+                let text = "the engine panicked: a mistake in Millpond. The directory is as after a crash: start again, and report it";
+                shown.failure = Some((ErrorKind::Restart, text.into()));
+            });
+        }
+    }
+}
+
+/// A running context. Clones are handles of the same one; dropping them does not stop it.
+#[derive(Clone)]
+pub struct Running {
+    status: Arc<Status>,
+    outbox: Sender<Message>,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Running({:?})", self.status.read().progress)
+    }
+}
+
+impl Running {
+    /// Where it is in its life.
+    pub fn state(&self) -> ContextState {
+        self.status.read().state
+    }
+
+    /// Its cursors, and what it has done so far.
+    pub fn progress(&self) -> Progress {
+        self.status.read().progress
+    }
+
+    /// Durations of batches (computing) and of checkpoints since the start, in µs.
+    pub fn durations_us(&self) -> (Vec<u64>, Vec<u64>) {
+        let shown = self.status.read();
+        (shown.batch_us.clone(), shown.checkpoint_us.clone())
+    }
+
+    /// The context's clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Waits until the positions of all input are durable: what is produced from then on cannot be missed.
+    ///
+    /// # Errors
+    /// What stopped the context, or [`Retry`](ErrorKind::Retry) after `timeout`.
+    pub fn await_ready(&self, timeout: Duration) -> Result<()> {
+        self.await_progress("to be ready", timeout, |shown| shown.ready)
+    }
+
+    /// Waits until every sink has committed the batch of `time`, or a later one.
+    ///
+    /// # Errors
+    /// What stopped the context, or [`Retry`](ErrorKind::Retry) after `timeout`.
+    pub fn await_committed(&self, time: BatchTime, timeout: Duration) -> Result<()> {
+        self.await_progress(&format!("to commit batch {time}"), timeout, |shown| shown.progress.committed >= time)
+    }
+
+    /// Waits until a checkpoint of `time` or later is published.
+    ///
+    /// # Errors
+    /// What stopped the context, or [`Retry`](ErrorKind::Retry) after `timeout`.
+    pub fn await_checkpoint(&self, time: BatchTime, timeout: Duration) -> Result<()> {
+        self.await_progress(&format!("to checkpoint batch {time}"), timeout, |shown| shown.progress.snapshot >= time)
+    }
+
+    fn await_progress(
+        &self,
+        what: &str,
+        timeout: Duration,
+        mut done: impl FnMut(&super::status::Shown) -> bool,
+    ) -> Result<()> {
+        let outcome = self.status.wait(Some(timeout), |shown| {
+            if done(shown) {
+                return Some(Ok(()));
+            }
+            let stopped = || Error::new(ErrorKind::Stopped, "the context has stopped");
+            (shown.state == ContextState::Stopped).then(|| Err(shown.error().unwrap_or_else(stopped)))
+        });
+        outcome
+            .unwrap_or_else(|| Err(Error::new(ErrorKind::Retry, format!("waited {timeout:?} for the context {what}"))))
+    }
+
+    /// Waits until the context has stopped.
+    ///
+    /// # Errors
+    /// What stopped it, if a failure did.
+    pub fn await_termination(&self) -> Result<()> {
+        self.status
+            .wait(None, |shown| (shown.state == ContextState::Stopped).then(|| shown.error().map_or(Ok(()), Err)))
+            .unwrap_or(Ok(()))
+    }
+
+    /// As [`await_termination`](Running::await_termination), at most so long: `false` if it still runs.
+    ///
+    /// # Errors
+    /// What stopped it, if a failure did.
+    pub fn await_termination_for(&self, timeout: Duration) -> Result<bool> {
+        let outcome = self.status.wait(Some(timeout), |shown| {
+            (shown.state == ContextState::Stopped).then(|| shown.error().map_or(Ok(()), Err))
+        });
+        outcome.map_or(Ok(false), |outcome| outcome.map(|()| true))
+    }
+
+    /// Stops at once. What was received and is not committed is recovered by the next start. Stopping twice is fine.
+    ///
+    /// # Errors
+    /// What had stopped it before, if a failure did.
+    pub fn stop(&self) -> Result<()> {
+        let _ = self.outbox.send(Message::StopNow);
+        self.await_termination()
+    }
+
+    /// Stops when everything received has been processed and committed and a last checkpoint is written. Stopping twice is fine.
+    ///
+    /// # Errors
+    /// What stopped it, if a failure did; [`Stopped`](ErrorKind::Stopped) when it took longer than its limit, naming what was left: nothing is lost,
+    /// the next start recovers.
+    pub fn stop_gracefully(&self) -> Result<()> {
+        self.ask_to_stop();
+        self.await_stop_or_abandon()
+    }
+
+    fn ask_to_stop(&self) {
+        self.status.update(|shown| shown.stopping = true);
+        let _ = self.outbox.send(Message::StopGracefully);
+    }
+
+    /// Waits for the end; once a stop was asked for, not longer than its limit and a little, since a source may ignore it.
+    fn await_stop_or_abandon(&self) -> Result<()> {
+        self.status.wait(None, |shown| (shown.stopping || shown.state == ContextState::Stopped).then_some(()));
+        let limit = self.status.read().stop_limit;
+        match self.await_termination_for(limit)? {
+            true => Ok(()),
+            false => {
+                let waits_for = self.status.read().waits_for.clone();
+                Err(Error::new(
+                    ErrorKind::Stopped,
+                    format!(
+                        "the graceful stop took longer than {limit:?}, waiting for {waits_for}. Nothing is lost: the next start recovers"
+                    ),
+                ))
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The directory of an application: its parts, its lock, its creation (hard case H27), its checkpoints.
+//!
+//! ```text
+//! LOCK           who holds it: pid, since when
+//! log/           the log of batches
+//! checkpoints/   immutable files and manifests
+//! live/          the state database; thrown away and linked anew at every start
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use millpond_state::{LocalSnapshotStore, Snapshot, SnapshotStore, StateStore, StoreOptions};
+use millpond_wal::DirectoryLock;
+
+use super::manifest::Manifest;
+use super::rules;
+use super::settings::Settings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::source::BlockId;
+use crate::stream::Fingerprint;
+use crate::time::BatchTime;
+
+/// Shards of the state: what it can be spread over later. Fixed, since no setting would make it better.
+pub(crate) const SHARDS: u16 = 256;
+
+/// Partitions of a shuffle where the settings name none: enough for the cores of a large machine, few enough for small batches.
+const PARTITIONS: usize = 16;
+
+const PARTS: [&str; 3] = ["log", "checkpoints", "live"];
+
+/// An open directory, locked.
+pub(crate) struct Directory {
+    path: PathBuf,
+    pub(crate) snapshots: Arc<LocalSnapshotStore>,
+    /// Checkpoints that did not verify and were passed over: said loudly.
+    pub(crate) rejected: Vec<String>,
+    options: StoreOptions,
+    _lock: DirectoryLock,
+}
+
+impl Directory {
+    /// Locks the directory and finds the newest checkpoint; a new directory gets its first one, empty, at zero time.
+    ///
+    /// # Errors
+    /// What else holds it, what else lies in it, what it cannot be used for. Nothing is changed in a directory that is not ours.
+    pub(crate) fn open(settings: &Settings, zero: BatchTime) -> Result<(Directory, Manifest)> {
+        let path = settings.directory.clone().ok_or_else(|| {
+            Error::configuration(
+                "no directory set: the log and the checkpoints need one. Call .directory(path) on the builder",
+            )
+        })?;
+        look_for_strangers(&path)?;
+        let lock = DirectoryLock::acquire(&path)?;
+        let snapshots = Arc::new(LocalSnapshotStore::open(&path.join("checkpoints"))?);
+        let options = StoreOptions {
+            memory_limit_bytes: settings.memory_limit_bytes,
+            shards: SHARDS,
+            partitions: settings.partitions.unwrap_or(PARTITIONS),
+            retained_snapshots: settings.retained_checkpoints,
+            ..StoreOptions::default()
+        };
+        let mut directory = Directory { path, snapshots, rejected: Vec::new(), options, _lock: lock };
+        let manifest = match directory.newest()? {
+            Some(snapshot) => {
+                // The number of partitions was fixed at creation (H13).
+                let created_with = snapshot.manifest().partitions as usize;
+                if let Some(wanted) = settings.partitions.filter(|&wanted| wanted != created_with) {
+                    return Err(Error::configuration(format!(
+                        "{} was created with {created_with} partitions, the settings say {wanted}: the number is fixed at creation",
+                        directory.path.display()
+                    )));
+                }
+                directory.options.partitions = created_with;
+                Manifest::decode(snapshot.meta())?
+            }
+            None => directory.create(settings, zero)?,
+        };
+        rules::check_manifest(&directory.name(), &manifest, &settings.application, settings.interval_ms())?;
+        Ok((directory, manifest))
+    }
+
+    /// How messages name it.
+    pub(crate) fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    pub(crate) fn partitions(&self) -> usize {
+        self.options.partitions
+    }
+
+    /// The newest checkpoint that can be used.
+    fn newest(&mut self) -> Result<Option<Snapshot>> {
+        let newest = Snapshot::newest(self.snapshots.clone())?;
+        self.rejected = newest
+            .rejected
+            .iter()
+            .map(|rejected| {
+                let batch = BatchTime::from_ms(rejected.batch);
+                format!(
+                    "checkpoint {batch} in {} cannot be used: {}; falling back to an older one",
+                    self.name(),
+                    rejected.reason
+                )
+            })
+            .collect();
+        for rejected in &self.rejected {
+            tracing::error!("{rejected}");
+        }
+        Ok(newest.snapshot)
+    }
+
+    /// Opens the state of the newest checkpoint in the live directory.
+    pub(crate) fn open_state(&mut self) -> Result<(StateStore, Manifest, Snapshot)> {
+        let snapshot = self
+            .newest()?
+            .ok_or_else(|| Error::new(ErrorKind::Restore, format!("{} has no checkpoint any more", self.name())))?;
+        let manifest = Manifest::decode(snapshot.meta())?;
+        let store = StateStore::open(&self.path.join("live"), Some(&snapshot), self.options.clone())?;
+        Ok((store, manifest, snapshot))
+    }
+
+    /// A first checkpoint, empty, at zero time: from now on the directory has an identity. A process killed before
+    /// its rename leaves a directory that the next start takes for new.
+    fn create(&mut self, settings: &Settings, zero: BatchTime) -> Result<Manifest> {
+        let log = self.log_path();
+        if log.is_dir() && std::fs::read_dir(&log).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(Error::new(
+                ErrorKind::Restore,
+                format!(
+                    "{} holds a log but no checkpoint: its checkpoints were deleted. Restore them, or choose an empty directory",
+                    self.name()
+                ),
+            ));
+        }
+        let mut deployment = [0; 16];
+        random(&mut deployment)?;
+        let manifest = Manifest {
+            application: settings.application.clone(),
+            deployment,
+            batch: zero,
+            zero,
+            interval_ms: settings.interval_ms(),
+            fingerprint: Fingerprint::default(),
+            plans: 0,
+            log: BlockId([0; 16]),
+            runs: Vec::new(),
+            sinks: Vec::new(),
+            sources: Vec::new(),
+        };
+        let store = StateStore::open(&self.path.join("live"), None, self.options.clone())?;
+        publish(&store, &*self.snapshots, &manifest)?;
+        Ok(manifest)
+    }
+}
+
+/// Publishes a checkpoint of a store in which nothing has changed.
+pub(crate) fn publish(store: &StateStore, snapshots: &dyn SnapshotStore, manifest: &Manifest) -> Result<()> {
+    let batch = manifest.batch.as_ms();
+    let frozen = store.freeze(batch, &millpond_state::on_this_thread)?;
+    store.write_behind(frozen)?;
+    store.checkpoint(batch, snapshots, manifest.encode())?;
+    Ok(())
+}
+
+/// Random bytes for an id.
+pub(crate) fn random(id: &mut [u8; 16]) -> Result<()> {
+    getrandom::fill(id)
+        .map_err(|error| Error::new(ErrorKind::Retry, format!("the system gives no random bytes: {error}")))
+}
+
+/// Refuses a directory that holds something else than ours, before anything is changed in it (case I1).
+fn look_for_strangers(path: &Path) -> Result<()> {
+    let cannot = |error: std::io::Error| {
+        Error::configuration(format!("cannot use {} as the directory of an application", path.display()))
+            .with_source(error)
+    };
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(cannot(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(cannot)?;
+        let name = entry.file_name();
+        let ours = name == "LOCK" || PARTS.iter().any(|part| name == *part);
+        if !ours {
+            return Err(Error::configuration(format!(
+                "{} is not the directory of an application: it holds `{}`. Choose an empty one, or one that does not exist yet",
+                path.display(),
+                name.to_string_lossy()
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! The engine: planning, cursors, recovery, and the threads that carry them out.
+//!
+//! [`machine`] decides, [`rules`] judge what recovery finds; neither touches a clock, a file or a
+//! thread. [`driver`] is the thread that owns them and carries commands out: sources and log by
+//! itself, computing, committing and writing through the threads in [`workers`] and [`committer`].
+
+mod committer;
+mod context;
+mod directory;
+mod driver;
+mod machine;
+mod manifest;
+mod plans;
+mod recover;
+mod rules;
+mod settings;
+mod status;
+mod workers;
+
+pub use context::{Builder, Running, StreamingContext};
+pub use status::{ContextState, Progress};
+
+use crate::time::BatchTime;
+
+/// A batch, or a stretch of batches of which only the first has input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchTimes {
+    pub(crate) first: BatchTime,
+    pub(crate) last: BatchTime,
+    pub(crate) interval_ms: u64,
+}

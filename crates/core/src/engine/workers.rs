@@ -1,0 +1,202 @@
+//! The two threads beside the driver that do long work: one computes and freezes, one writes state and checkpoints.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, unbounded};
+use millpond_state::{Frozen, LocalSnapshotStore, SnapshotInfo, StateStore};
+
+use super::BatchTimes;
+use crate::error::{Error, ErrorKind, Result};
+use crate::exec::Executor;
+use crate::rdd::RddEnv;
+use crate::sink::Digest;
+use crate::stream::{BatchOutputs, BatchRun, Input, Output, OutputTarget};
+use crate::time::BatchTime;
+
+/// A thread that does one kind of work after the other.
+pub(crate) struct Worker<J> {
+    jobs: Option<Sender<J>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<J: Send + 'static> Worker<J> {
+    pub(crate) fn start(name: String, mut work: impl FnMut(J) + Send + 'static) -> Result<Self> {
+        let (jobs, inbox) = unbounded();
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            while let Ok(job) = inbox.recv() {
+                work(job);
+            }
+        });
+        let thread =
+            thread.map_err(|error| Error::new(ErrorKind::Retry, "cannot start a thread").with_source(error))?;
+        Ok(Worker { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    pub(crate) fn send(&self, job: J) {
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl<J> Drop for Worker<J> {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the computing thread is told.
+pub(crate) enum Compute {
+    Batch {
+        /// Told back, so that what a lost incarnation reports is not taken for news.
+        incarnation: u64,
+        store: StateStore,
+        times: BatchTimes,
+        inputs: Vec<Input>,
+        /// The inputs of a batch without any.
+        empty: Vec<Input>,
+        targets: Vec<Arc<OutputTarget>>,
+    },
+    Freeze {
+        incarnation: u64,
+        store: StateStore,
+        batch: BatchTime,
+    },
+    /// Answered when all before it is done and its state is let go.
+    Barrier(Sender<()>),
+}
+
+/// What the computing thread reports.
+pub(crate) enum Computed {
+    Batch { batch: BatchTime, digests: Vec<Digest>, over_limit: bool },
+    Frozen { batch: BatchTime, frozen: Frozen },
+    Failed { batch: BatchTime, attempts: u32, error: Error },
+}
+
+/// What the computing thread needs of the graph and of the settings.
+pub(crate) struct Computer {
+    pub(crate) outputs: Vec<Box<dyn Output>>,
+    pub(crate) executor: Arc<Executor>,
+    pub(crate) partitions: usize,
+    pub(crate) shards: u16,
+    pub(crate) every_batch: bool,
+}
+
+impl Computer {
+    pub(crate) fn run(&self, job: Compute) -> Option<(u64, Computed)> {
+        Some(match job {
+            Compute::Barrier(done) => {
+                let _ = done.send(());
+                return None;
+            }
+            Compute::Batch { incarnation, store, times, inputs, empty, targets } => {
+                let outputs = BatchOutputs { targets };
+                let outcome = self.compute(times, inputs, empty, &outputs);
+                let report = match outcome {
+                    Ok(()) => Computed::Batch {
+                        batch: times.last,
+                        digests: outputs.targets.iter().map(|target| target.digest()).collect(),
+                        over_limit: store.over_limit(),
+                    },
+                    Err(error) => {
+                        let attempts = if error.kind() == ErrorKind::Program { self.executor.max_attempts } else { 1 };
+                        Computed::Failed { batch: times.last, attempts, error }
+                    }
+                };
+                (incarnation, report)
+            }
+            Compute::Freeze { incarnation, store, batch } => {
+                let threads = self.executor.pool.threads();
+                let frozen = store.freeze(batch.as_ms(), &|count, work| on_threads(threads, count, work));
+                let report = match frozen {
+                    Ok(frozen) => Computed::Frozen { batch, frozen },
+                    Err(error) => Computed::Failed { batch, attempts: self.executor.max_attempts, error: error.into() },
+                };
+                (incarnation, report)
+            }
+        })
+    }
+
+    fn compute(&self, times: BatchTimes, inputs: Vec<Input>, empty: Vec<Input>, outputs: &BatchOutputs) -> Result<()> {
+        self.compute_one(times.first, inputs, outputs)?;
+        if self.every_batch {
+            let mut time = times.first;
+            while time < times.last {
+                time = BatchTime::from_ms(time.as_ms() + times.interval_ms);
+                self.compute_one(time, empty.clone(), outputs)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compute_one(&self, batch: BatchTime, inputs: Vec<Input>, outputs: &BatchOutputs) -> Result<()> {
+        let env = RddEnv { executor: self.executor.clone(), batch, partitions: self.partitions, shards: self.shards };
+        let run = BatchRun::new(Arc::new(env), inputs);
+        self.outputs.iter().try_for_each(|output| {
+            output.run(&run, outputs).map_err(|error| error.context(format!("output `{}`", output.name())))
+        })
+    }
+}
+
+/// Runs a function for `0..count` on so many threads of its own: for borrowed work, which the pool cannot take.
+fn on_threads(threads: usize, count: usize, work: &(dyn Fn(usize) + Sync)) {
+    let next = AtomicUsize::new(0);
+    let draw = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return;
+            }
+            work(index);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(count) {
+            scope.spawn(draw);
+        }
+        draw();
+    });
+}
+
+/// What the writing thread is told.
+pub(crate) enum WriteJob {
+    Write(Write),
+    /// Answered when all before it is done and its state is let go.
+    Barrier(Sender<()>),
+}
+
+/// Bring frozen state to the disk, and publish a checkpoint if there is a manifest.
+pub(crate) struct Write {
+    pub(crate) incarnation: u64,
+    pub(crate) store: StateStore,
+    pub(crate) batch: BatchTime,
+    pub(crate) frozen: Frozen,
+    /// The engine's section of the manifest.
+    pub(crate) manifest: Option<Vec<u8>>,
+}
+
+/// What the writing thread reports.
+pub(crate) struct Written {
+    pub(crate) batch: BatchTime,
+    pub(crate) outcome: Result<Option<SnapshotInfo>>,
+}
+
+pub(crate) fn write(job: WriteJob, snapshots: &LocalSnapshotStore) -> Option<(u64, Written)> {
+    let Write { incarnation, store, batch, frozen, manifest } = match job {
+        WriteJob::Write(write) => write,
+        WriteJob::Barrier(done) => {
+            let _ = done.send(());
+            return None;
+        }
+    };
+    let outcome = store.write_behind(frozen).and_then(|()| {
+        store.evict();
+        manifest.map(|manifest| store.checkpoint(batch.as_ms(), snapshots, manifest)).transpose()
+    });
+    Some((incarnation, Written { batch, outcome: outcome.map_err(Error::from) }))
+}

@@ -1,0 +1,87 @@
+//! Stages: tasks that run in parallel, after the stages they depend on, each tried a bounded number of times.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Pool, Task};
+use crate::error::{Error, ErrorKind, Result};
+use crate::time::BatchTime;
+
+/// Tasks that need nothing of each other.
+pub(crate) trait Stage: Send + Sync {
+    /// The stages whose results these tasks read.
+    fn dependencies(&self) -> Vec<Arc<dyn Stage>>;
+
+    fn tasks(&self) -> usize;
+
+    /// Runs the task of `task.partition`. Called again after a failure.
+    fn run(&self, task: &Task) -> Result<()>;
+
+    /// A second try would find its input gone (it was consumed, and comes from state that has moved on): the batch
+    /// has to be recovered instead.
+    fn can_retry(&self) -> bool;
+
+    /// Whether it has run; set once by [`run_stages`].
+    fn done(&self) -> &AtomicBool;
+}
+
+/// What runs the tasks of one context.
+pub(crate) struct Executor {
+    pub(crate) pool: Pool,
+    /// How often a task is tried in all.
+    pub(crate) max_attempts: u32,
+}
+
+/// Runs `stages` and, before each, what it depends on; each once.
+pub(crate) fn run_stages(executor: &Executor, batch: BatchTime, stages: Vec<Arc<dyn Stage>>) -> Result<()> {
+    // An explicit stack, since a lineage may be longer than a thread's stack is deep.
+    let mut stack: Vec<(Arc<dyn Stage>, bool)> = stages.into_iter().rev().map(|stage| (stage, false)).collect();
+    while let Some((stage, expanded)) = stack.pop() {
+        if stage.done().load(Ordering::Acquire) {
+            continue;
+        }
+        if expanded {
+            run_stage(executor, batch, &stage)?;
+            stage.done().store(true, Ordering::Release);
+        } else {
+            let dependencies = stage.dependencies();
+            stack.push((stage, true));
+            stack.extend(dependencies.into_iter().rev().map(|stage| (stage, false)));
+        }
+    }
+    Ok(())
+}
+
+fn run_stage(executor: &Executor, batch: BatchTime, stage: &Arc<dyn Stage>) -> Result<()> {
+    let failure: Arc<Mutex<Option<Error>>> = Arc::default();
+    let failed = Arc::new(AtomicBool::new(false));
+    let max_attempts = executor.max_attempts;
+    let work = {
+        let (stage, failure, failed) = (stage.clone(), failure.clone(), failed.clone());
+        move |partition| {
+            for attempt in 1..=max_attempts {
+                if failed.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Err(error) = Task::new(batch, partition).attempt(|task| stage.run(task)) else { return };
+                // A stopped context and a wrong setting do not get better by trying again.
+                let hopeless = matches!(
+                    error.kind(),
+                    ErrorKind::Stopped | ErrorKind::Configuration | ErrorKind::Restore | ErrorKind::Restart
+                );
+                if attempt < max_attempts && !hopeless && stage.can_retry() {
+                    tracing::warn!(%error, attempt, "a task failed and is tried again");
+                    continue;
+                }
+                failed.store(true, Ordering::Relaxed);
+                let tries = if attempt == 1 { String::new() } else { format!(" (tried {attempt} times)") };
+                let error = Error::new(error.kind(), format!("{error}{tries}"));
+                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                return;
+            }
+        }
+    };
+    executor.pool.for_each(stage.tasks(), work);
+    let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    failure.map_or(Ok(()), Err)
+}

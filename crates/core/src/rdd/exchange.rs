@@ -1,0 +1,167 @@
+//! An exchange: what the tasks of one stage leave for the tasks of the next.
+//!
+//! Each task `m` of the filling stage leaves one bucket for each partition `r` of the reading
+//! stage. A reader takes its buckets by value. If it fails then, they are filled again from the
+//! lineage, for that partition alone, where the lineage allows it.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Compute, Out, Rdd};
+use crate::error::{Error, ErrorKind, Result};
+use crate::exec::{Stage, Task};
+
+/// Fills the buckets of task `m`: one for each reading partition.
+type Fill<B> = Box<dyn Fn(usize, &Task) -> Result<Vec<B>> + Send + Sync>;
+
+pub(crate) struct Exchange<B> {
+    fill: Fill<B>,
+    parent: Arc<dyn Parent>,
+    /// By reading partition, then by filling task: `None` before it is filled and after it is taken.
+    buckets: Vec<Mutex<Vec<Option<B>>>>,
+    done: AtomicBool,
+}
+
+/// What an exchange asks of the `Rdd` it is filled from, without its type.
+trait Parent: Send + Sync {
+    fn partitions(&self) -> usize;
+    fn dependencies(&self) -> Vec<Arc<dyn Stage>>;
+    fn retryable(&self) -> bool;
+    fn repeatable(&self) -> bool;
+}
+
+impl<T: Send + 'static> Parent for Rdd<T> {
+    fn partitions(&self) -> usize {
+        self.op.partitions()
+    }
+    fn dependencies(&self) -> Vec<Arc<dyn Stage>> {
+        self.op.dependencies()
+    }
+    fn retryable(&self) -> bool {
+        self.op.retryable()
+    }
+    fn repeatable(&self) -> bool {
+        self.op.repeatable()
+    }
+}
+
+impl<B: Send + 'static> Exchange<B> {
+    /// An exchange filled from `parent` by `fill` and read by `readers` partitions.
+    pub(crate) fn new<T: Send + 'static>(
+        parent: Rdd<T>,
+        readers: usize,
+        fill: impl Fn(&Rdd<T>, usize, &Task) -> Result<Vec<B>> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let tasks = parent.op.partitions();
+        let empty = || Mutex::new((0..tasks).map(|_| None).collect());
+        Arc::new(Exchange {
+            parent: Arc::new(parent.clone()),
+            fill: Box::new(move |m, task| fill(&parent, m, task)),
+            buckets: (0..readers).map(|_| empty()).collect(),
+            done: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn readers(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Takes the buckets of partition `r`, in the order of the filling tasks.
+    pub(crate) fn take(&self, r: usize, task: &Task) -> Result<Vec<B>> {
+        let mut buckets = self.lock(r);
+        let mut taken = Vec::with_capacity(buckets.len());
+        for m in 0..buckets.len() {
+            let bucket = match buckets[m].take() {
+                Some(bucket) => bucket,
+                // A failed try took it: once more from the lineage.
+                None if self.repeatable() => (self.fill)(m, task)?.swap_remove(r),
+                None => {
+                    return Err(Error::new(
+                        ErrorKind::Restart,
+                        "the input of a task was consumed by a failed try and cannot be computed again",
+                    ));
+                }
+            };
+            taken.push(bucket);
+        }
+        Ok(taken)
+    }
+
+    /// Whether what a reader took can be had again.
+    pub(crate) fn repeatable(&self) -> bool {
+        self.parent.repeatable()
+    }
+
+    fn lock(&self, r: usize) -> MutexGuard<'_, Vec<Option<B>>> {
+        self.buckets[r].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Send + 'static> Stage for Exchange<B> {
+    fn dependencies(&self) -> Vec<Arc<dyn Stage>> {
+        self.parent.dependencies()
+    }
+
+    fn tasks(&self) -> usize {
+        self.parent.partitions()
+    }
+
+    fn run(&self, task: &Task) -> Result<()> {
+        let made = (self.fill)(task.partition, task)?;
+        for (r, bucket) in made.into_iter().enumerate() {
+            self.lock(r)[task.partition] = Some(bucket);
+        }
+        Ok(())
+    }
+
+    fn can_retry(&self) -> bool {
+        self.parent.retryable()
+    }
+
+    fn done(&self) -> &AtomicBool {
+        &self.done
+    }
+}
+
+/// All partitions of an `Rdd` brought together as one, in order.
+struct Gather<T> {
+    exchange: Arc<Exchange<Vec<Vec<T>>>>,
+}
+
+impl<T: Send + 'static> Rdd<T> {
+    /// One partition that holds the records of all, in order.
+    pub(crate) fn gather(self) -> Rdd<T> {
+        let env = self.env.clone();
+        let exchange = Exchange::new(self, 1, |parent, m, task| {
+            let mut chunks = Vec::new();
+            parent.op.compute(m, task, &mut |chunk| {
+                chunks.push(chunk);
+                Ok(())
+            })?;
+            Ok(vec![chunks])
+        });
+        Rdd::new(env, Gather { exchange })
+    }
+}
+
+impl<T: Send + 'static> Compute<T> for Gather<T> {
+    fn partitions(&self) -> usize {
+        1
+    }
+
+    fn dependencies(&self) -> Vec<Arc<dyn Stage>> {
+        vec![self.exchange.clone()]
+    }
+
+    fn compute(&self, partition: usize, task: &Task, out: &mut Out<'_, T>) -> Result<()> {
+        self.exchange.take(partition, task)?.into_iter().flatten().try_for_each(out)
+    }
+
+    fn retryable(&self) -> bool {
+        self.exchange.repeatable()
+    }
+
+    fn repeatable(&self) -> bool {
+        self.exchange.repeatable()
+    }
+}

@@ -1,0 +1,183 @@
+//! Keyed records: each key is encoded and hashed once, and goes to the partition of its hash.
+
+use std::sync::Arc;
+
+use millpond_state::codec;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::combine::CombineTable;
+use super::{CHUNK, Compute, Exchange, Out, Rdd};
+use crate::error::{Error, Result};
+use crate::exec::{Stage, Task};
+
+/// What can be a key: anything serde can write and read again.
+///
+/// A key *is* its encoded bytes: two keys are equal if and only if their bytes are, in memory and on disk, whatever
+/// their `Eq` says (hard case H15). Normalise before: `-0.0` and `0.0`, or names that differ in case, are two keys.
+pub trait Key: Serialize + DeserializeOwned + Send + 'static {}
+
+impl<K: Serialize + DeserializeOwned + Send + 'static> Key for K {}
+
+/// What state can be made of: anything serde can write and read again, and that can be cloned.
+pub trait Value: Serialize + DeserializeOwned + Clone + Send + 'static {}
+
+impl<V: Serialize + DeserializeOwned + Clone + Send + 'static> Value for V {}
+
+/// A record on its way to the partition of its key.
+pub(crate) struct Keyed<K, V> {
+    pub(crate) hash: u64,
+    pub(crate) key: K,
+    pub(crate) value: V,
+}
+
+pub(crate) type KeyedExchange<K, V> = Exchange<Vec<Keyed<K, V>>>;
+
+/// Brings the records of each key together in one partition, in record order.
+pub(crate) fn shuffle<K: Key, V: Send + 'static>(parent: Rdd<(K, V)>, label: &Arc<str>) -> Arc<KeyedExchange<K, V>> {
+    let (shards, partitions) = (parent.env.shards, parent.env.partitions);
+    let label = label.clone();
+    Exchange::new(parent, partitions, move |parent, m, task| {
+        let mut buckets: Vec<Vec<Keyed<K, V>>> = (0..partitions).map(|_| Vec::new()).collect();
+        let mut encoded = Vec::with_capacity(64);
+        let mut checked = false;
+        parent.op.compute(m, task, &mut |chunk| {
+            task.enter(&label);
+            for (key, value) in chunk {
+                encode_key(&key, &mut encoded, &mut checked)?;
+                let hash = codec::key_hash(&encoded);
+                buckets[codec::partition_of(hash, shards, partitions)].push(Keyed { hash, key, value });
+            }
+            Ok(())
+        })?;
+        Ok(buckets)
+    })
+}
+
+/// Encodes a key into `encoded`; the first one of a task is decoded and encoded again (hard case H16).
+pub(crate) fn encode_key<K: Key>(key: &K, encoded: &mut Vec<u8>, checked: &mut bool) -> Result<()> {
+    if !*checked {
+        *checked = true;
+        codec::check_round_trip(key).map_err(|error| Error::from(error).context("a key"))?;
+    }
+    encoded.clear();
+    codec::encode(key, encoded).map_err(|error| Error::from(error).context("a key"))
+}
+
+/// Values of a key folded into one, before the shuffle and after it.
+pub(crate) struct Combined<K, C, M> {
+    exchange: Arc<Exchange<CombineTable<K, C>>>,
+    label: Arc<str>,
+    merge: M,
+}
+
+impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
+    /// Folds the values of each key: `create` from the first, `add` for each further one of a partition, `merge` across
+    /// partitions in their order. Boundaries are those of the partitions, fixed by the plan (hard case H13).
+    pub(crate) fn combine<C: Send + 'static>(
+        self,
+        label: &Arc<str>,
+        create: impl Fn(V) -> C + Send + Sync + 'static,
+        add: impl Fn(C, V) -> C + Send + Sync + 'static,
+        merge: impl Fn(C, C) -> C + Send + Sync + 'static,
+    ) -> Rdd<(K, C)> {
+        let env = self.env.clone();
+        let (shards, partitions) = (env.shards, env.partitions);
+        let inner = label.clone();
+        let exchange = Exchange::new(self, partitions, move |parent: &Rdd<(K, V)>, m, task| {
+            let mut tables: Vec<CombineTable<K, C>> = (0..partitions).map(|_| CombineTable::new()).collect();
+            let mut encoded = Vec::with_capacity(64);
+            let mut checked = false;
+            parent.op.compute(m, task, &mut |chunk| {
+                task.enter(&inner);
+                for (key, value) in chunk {
+                    encode_key(&key, &mut encoded, &mut checked)?;
+                    let hash = codec::key_hash(&encoded);
+                    let table = &mut tables[codec::partition_of(hash, shards, partitions)];
+                    table.fold(hash, &encoded, key, |combined| match combined {
+                        Some(combined) => add(combined, value),
+                        None => create(value),
+                    });
+                }
+                Ok(())
+            })?;
+            Ok(tables)
+        });
+        Rdd::new(env, Combined { exchange, label: label.clone(), merge })
+    }
+
+    pub(crate) fn reduce_by_key_labelled(
+        self,
+        label: &Arc<str>,
+        f: impl Fn(V, V) -> V + Send + Sync + 'static,
+    ) -> Self {
+        let f = Arc::new(f);
+        let g = f.clone();
+        self.combine(label, |value| value, move |a, b| f(a, b), move |a, b| g(a, b))
+    }
+
+    pub(crate) fn group_by_key_labelled(self, label: &Arc<str>) -> Rdd<(K, Vec<V>)> {
+        self.combine(
+            label,
+            |value| vec![value],
+            |mut values, value| {
+                values.push(value);
+                values
+            },
+            |mut values, more| {
+                values.extend(more);
+                values
+            },
+        )
+    }
+
+    /// The values of each key folded into one, in record order within a partition and in the order of the partitions.
+    pub fn reduce_by_key(self, f: impl Fn(V, V) -> V + Send + Sync + 'static) -> Self {
+        self.reduce_by_key_labelled(&"reduce_by_key".into(), f)
+    }
+
+    /// All values of each key, in record order.
+    pub fn group_by_key(self) -> Rdd<(K, Vec<V>)> {
+        self.group_by_key_labelled(&"group_by_key".into())
+    }
+}
+
+impl<K, C, M> Compute<(K, C)> for Combined<K, C, M>
+where
+    K: Key,
+    C: Send + 'static,
+    M: Fn(C, C) -> C + Send + Sync,
+{
+    fn partitions(&self) -> usize {
+        self.exchange.readers()
+    }
+
+    fn dependencies(&self) -> Vec<Arc<dyn Stage>> {
+        vec![self.exchange.clone()]
+    }
+
+    fn compute(&self, partition: usize, task: &Task, out: &mut Out<'_, (K, C)>) -> Result<()> {
+        let mut tables = self.exchange.take(partition, task)?.into_iter();
+        let Some(mut merged) = tables.next() else { return Ok(()) };
+        task.enter(&self.label);
+        for table in tables {
+            merged.merge(table, &self.merge);
+        }
+        let mut records = merged.into_records();
+        loop {
+            let chunk: Vec<_> = records.by_ref().take(CHUNK).collect();
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            out(chunk)?;
+        }
+    }
+
+    fn retryable(&self) -> bool {
+        self.exchange.repeatable()
+    }
+
+    fn repeatable(&self) -> bool {
+        self.exchange.repeatable()
+    }
+}

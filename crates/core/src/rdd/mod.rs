@@ -1,0 +1,95 @@
+//! [`Rdd`]: the partitioned, lazily computed data of one batch, with its lineage.
+//!
+//! Records pass from operator to operator in chunks of some thousand that stay in cache: a call per
+//! chunk is dynamic, the loop inside it is not (as in vectorised query engines). Narrow operators
+//! ([`narrow`]) run in the task of their parent; where records change partition stands an
+//! [`exchange`], whose filling is a stage of its own.
+
+mod actions;
+mod combine;
+mod exchange;
+mod keyed;
+mod narrow;
+mod shared;
+mod sources;
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::exec::{Executor, Stage, Task};
+use crate::time::BatchTime;
+
+pub use keyed::{Key, Value};
+
+pub(crate) use exchange::Exchange;
+pub(crate) use keyed::{Keyed, KeyedExchange, shuffle};
+pub(crate) use sources::{Refused, SourceRdd};
+
+/// How many records travel together, about.
+pub(crate) const CHUNK: usize = 2048;
+
+/// Where a partition's records go, chunk by chunk.
+pub(crate) type Out<'a, T> = dyn FnMut(Vec<T>) -> Result<()> + 'a;
+
+/// The partitioned data of one batch. Nothing is computed before an action or an output asks for it.
+///
+/// Cloning an `Rdd` shares it; operators on it compute it once each unless it is cached.
+pub struct Rdd<T> {
+    pub(crate) op: Arc<dyn Compute<T>>,
+    pub(crate) env: Arc<RddEnv>,
+}
+
+impl<T> Clone for Rdd<T> {
+    fn clone(&self) -> Self {
+        Rdd { op: self.op.clone(), env: self.env.clone() }
+    }
+}
+
+impl<T> std::fmt::Debug for Rdd<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Rdd({} partitions, batch {})", self.op.partitions(), self.env.batch)
+    }
+}
+
+/// What all `Rdd`s of a batch share.
+pub(crate) struct RddEnv {
+    pub(crate) executor: Arc<Executor>,
+    pub(crate) batch: BatchTime,
+    /// Partitions of a shuffle: fixed when the directory was created (H13).
+    pub(crate) partitions: usize,
+    /// Shards of the state: likewise.
+    pub(crate) shards: u16,
+}
+
+/// How an `Rdd` computes its partitions.
+pub(crate) trait Compute<T>: Send + Sync {
+    fn partitions(&self) -> usize;
+
+    /// The stages that must have run before.
+    fn dependencies(&self) -> Vec<Arc<dyn Stage>>;
+
+    fn compute(&self, partition: usize, task: &Task, out: &mut Out<'_, T>) -> Result<()>;
+
+    /// An attempt that failed, and was undone, can be made again: its input can be had again.
+    fn retryable(&self) -> bool;
+
+    /// A partition that was computed, and kept, can be computed again without doing anything twice.
+    /// False once keyed state is in the lineage.
+    fn repeatable(&self) -> bool;
+}
+
+impl<T: Send + 'static> Rdd<T> {
+    pub(crate) fn new(env: Arc<RddEnv>, op: impl Compute<T> + 'static) -> Self {
+        Rdd { op: Arc::new(op), env }
+    }
+
+    /// The number of partitions.
+    pub fn partitions(&self) -> usize {
+        self.op.partitions()
+    }
+
+    /// The batch it belongs to.
+    pub fn batch_time(&self) -> BatchTime {
+        self.env.batch
+    }
+}

@@ -1,0 +1,163 @@
+//! An `Rdd` with more than one reader: computed once a batch, kept, and handed out as copies (hard case H14).
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Compute, Out, Rdd, RddEnv, Refused};
+use crate::error::Result;
+use crate::exec::{Stage, Task};
+use crate::source::RefusedRecord;
+
+/// The kept partitions. A partition is locked while one reader copies a chunk out of it.
+pub(crate) struct Kept<T> {
+    parent: Rdd<T>,
+    /// By partition; `None` once its one reader has taken it.
+    partitions: Vec<Mutex<Option<Vec<Vec<T>>>>>,
+    done: AtomicBool,
+}
+
+impl<T: Clone + Send + 'static> Rdd<T> {
+    /// The same records, computed once for however many readers.
+    pub fn cache(self) -> Rdd<T> {
+        let env = self.env.clone();
+        Rdd::new(env, Shared(self.keep()))
+    }
+}
+
+impl<T: Send + 'static> Stage for Kept<T> {
+    fn dependencies(&self) -> Vec<Arc<dyn Stage>> {
+        self.parent.op.dependencies()
+    }
+
+    fn tasks(&self) -> usize {
+        self.partitions.len()
+    }
+
+    fn run(&self, task: &Task) -> Result<()> {
+        let mut chunks = Vec::new();
+        self.parent.op.compute(task.partition, task, &mut |chunk| {
+            chunks.push(chunk);
+            Ok(())
+        })?;
+        *self.partitions[task.partition].lock().unwrap_or_else(PoisonError::into_inner) = Some(chunks);
+        Ok(())
+    }
+
+    fn can_retry(&self) -> bool {
+        self.parent.op.retryable()
+    }
+
+    fn done(&self) -> &AtomicBool {
+        &self.done
+    }
+}
+
+impl<T: Send + 'static> Rdd<T> {
+    /// Computes the `Rdd` into memory, for one reader that takes it ([`Rdd::kept`]) and what else its computing leaves.
+    pub(crate) fn keep(self) -> Arc<Kept<T>> {
+        let partitions = (0..self.op.partitions()).map(|_| Mutex::default()).collect();
+        Arc::new(Kept { parent: self, partitions, done: AtomicBool::new(false) })
+    }
+
+    /// The records kept, taken out by their one reader.
+    pub(crate) fn kept(env: Arc<RddEnv>, kept: Arc<Kept<T>>) -> Rdd<T> {
+        Rdd::new(env, Taken(kept))
+    }
+}
+
+/// The kept partitions, for one reader, which takes them.
+struct Taken<T>(Arc<Kept<T>>);
+
+impl<T: Send + 'static> Compute<T> for Taken<T> {
+    fn partitions(&self) -> usize {
+        self.0.partitions.len()
+    }
+
+    fn dependencies(&self) -> Vec<Arc<dyn Stage>> {
+        vec![self.0.clone()]
+    }
+
+    fn compute(&self, partition: usize, task: &Task, out: &mut Out<'_, T>) -> Result<()> {
+        let taken = self.0.partitions[partition].lock().unwrap_or_else(PoisonError::into_inner).take();
+        match taken {
+            Some(chunks) => chunks.into_iter().try_for_each(out),
+            // A failed try took them.
+            None => self.0.parent.op.compute(partition, task, out),
+        }
+    }
+
+    fn retryable(&self) -> bool {
+        self.0.parent.op.repeatable()
+    }
+
+    fn repeatable(&self) -> bool {
+        self.0.parent.op.repeatable()
+    }
+}
+
+/// The refused records of a source as an `Rdd`: there once the source's records have been kept.
+struct RefusedRdd<T> {
+    kept: Arc<Kept<T>>,
+    refused: Arc<Refused>,
+}
+
+impl Rdd<RefusedRecord> {
+    pub(crate) fn refused<T: Send + 'static>(env: Arc<RddEnv>, kept: Arc<Kept<T>>, refused: Arc<Refused>) -> Self {
+        Rdd::new(env, RefusedRdd { kept, refused })
+    }
+}
+
+impl<T: Send + 'static> Compute<RefusedRecord> for RefusedRdd<T> {
+    fn partitions(&self) -> usize {
+        1
+    }
+
+    fn dependencies(&self) -> Vec<Arc<dyn Stage>> {
+        vec![self.kept.clone()]
+    }
+
+    fn compute(&self, _: usize, _: &Task, out: &mut Out<'_, RefusedRecord>) -> Result<()> {
+        let records = self.refused.in_order();
+        if records.is_empty() { Ok(()) } else { out(records) }
+    }
+
+    fn retryable(&self) -> bool {
+        true
+    }
+
+    fn repeatable(&self) -> bool {
+        true
+    }
+}
+
+struct Shared<T>(Arc<Kept<T>>);
+
+impl<T: Clone + Send + 'static> Compute<T> for Shared<T> {
+    fn partitions(&self) -> usize {
+        self.0.partitions.len()
+    }
+
+    fn dependencies(&self) -> Vec<Arc<dyn Stage>> {
+        vec![self.0.clone()]
+    }
+
+    fn compute(&self, partition: usize, _: &Task, out: &mut Out<'_, T>) -> Result<()> {
+        let kept = &self.0.partitions[partition];
+        for index in 0.. {
+            let chunk = match kept.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().nth(index) {
+                Some(chunk) => chunk.clone(),
+                None => return Ok(()),
+            };
+            out(chunk)?;
+        }
+        Ok(())
+    }
+
+    fn retryable(&self) -> bool {
+        true
+    }
+
+    fn repeatable(&self) -> bool {
+        true
+    }
+}

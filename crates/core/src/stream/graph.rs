@@ -1,0 +1,209 @@
+//! The graph of a pipeline while it is described, and what the engine gets of it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use super::{AnyOperator, AnySource, Output};
+use crate::error::{Error, Result};
+use crate::sink::{IntoSink, Sink};
+
+/// Where a pipeline is described. Given to the function that `open` calls, on every start: closures are never stored.
+pub struct Graph {
+    parts: RefCell<GraphParts>,
+    errors: RefCell<Vec<String>>,
+    memos: Cell<usize>,
+    /// For each source: the memo of its refused records, if the program reads them.
+    refused: RefCell<Vec<Arc<OnceLock<usize>>>>,
+    replace: Replace,
+}
+
+/// How a test replaces sources and sinks; does nothing in a service.
+#[derive(Default)]
+pub(crate) struct Replace {
+    pub(crate) source: Option<Box<dyn Fn(Box<dyn AnySource>) -> Box<dyn AnySource> + Send>>,
+    pub(crate) sink: Option<Box<dyn Fn(&str, Box<dyn Sink>) -> Box<dyn Sink> + Send>>,
+    /// Sinks get the values before the encoder too.
+    pub(crate) keep_values: bool,
+}
+
+/// What the engine gets of a graph.
+#[derive(Default)]
+pub(crate) struct GraphParts {
+    pub(crate) sources: Vec<Box<dyn AnySource>>,
+    pub(crate) operators: Vec<Arc<dyn AnyOperator>>,
+    pub(crate) sinks: Vec<SinkEntry>,
+    /// In the order of registration.
+    pub(crate) outputs: Vec<Box<dyn Output>>,
+    pub(crate) fingerprint: Fingerprint,
+    /// Whether some operator has to be called for every batch, also of a stretch without input.
+    pub(crate) needs_every_batch: bool,
+}
+
+/// A sink of the graph.
+pub(crate) struct SinkEntry {
+    pub(crate) name: Arc<str>,
+    pub(crate) sink: Box<dyn Sink>,
+    pub(crate) at_least_once: bool,
+}
+
+/// The named parts of a graph with their kinds, parameters and what is upstream of them, by name. What a checkpoint
+/// holds of a program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fingerprint(pub(crate) BTreeMap<String, String>);
+
+impl Fingerprint {
+    /// What is different from `earlier`, a line each; empty if nothing is.
+    pub(crate) fn difference(&self, earlier: &Fingerprint) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (name, was) in &earlier.0 {
+            match self.0.get(name) {
+                None => lines.push(format!("`{name}` ({was}) was removed")),
+                Some(is) if is != was => lines.push(format!("`{name}` was {was}, is now {is}")),
+                Some(_) => {}
+            }
+        }
+        let added = self.0.iter().filter(|(name, _)| !earlier.0.contains_key(*name));
+        lines.extend(added.map(|(name, is)| format!("`{name}` ({is}) was added")));
+        lines
+    }
+}
+
+impl Graph {
+    pub(crate) fn new(replace: Replace) -> Self {
+        Graph {
+            parts: RefCell::default(),
+            errors: RefCell::default(),
+            memos: Cell::new(0),
+            refused: RefCell::default(),
+            replace,
+        }
+    }
+
+    /// The description is complete: the parts, or everything that is wrong with it.
+    pub(crate) fn finish(self) -> Result<GraphParts> {
+        let errors = self.errors.into_inner();
+        if !errors.is_empty() {
+            return Err(Error::configuration(errors.join("; ")));
+        }
+        let parts = self.parts.into_inner();
+        if parts.outputs.is_empty() {
+            return Err(Error::configuration(
+                "no output operations registered: a stream is computed only where it ends in a sink, for_each_rdd or print",
+            ));
+        }
+        Ok(parts)
+    }
+
+    /// Notes something wrong with the description; opening the context then fails.
+    pub(crate) fn fail(&self, message: String) {
+        self.errors.borrow_mut().push(message);
+    }
+
+    pub(crate) fn next_memo(&self) -> usize {
+        self.memos.replace(self.memos.get() + 1)
+    }
+
+    /// Registers a name with what stands behind it.
+    pub(crate) fn name(&self, name: &str, kind: &str, parameters: &str, upstream: &[Arc<str>]) -> Arc<str> {
+        let problem = match name.len() {
+            0 => Some("a name is empty".to_owned()),
+            1..=100 if !name.contains(|c: char| c.is_control() || c == '/' || c == '`') => None,
+            1..=100 => Some(format!("the name {name:?} holds a slash, a backtick or a control character")),
+            length => Some(format!("the name {name:?} of a {kind} has {length} bytes, the limit is 100")),
+        };
+        if let Some(problem) = problem {
+            self.fail(problem);
+        }
+        let mut described = kind.to_owned();
+        if !parameters.is_empty() {
+            described += &format!(" {parameters}");
+        }
+        if !upstream.is_empty() {
+            described += &format!(" of {}", upstream.join(", "));
+        }
+        let mut parts = self.parts.borrow_mut();
+        if let Some(other) = parts.fingerprint.0.insert(name.to_owned(), described) {
+            self.fail(format!(
+                "two parts are named `{name}`: a {kind} and {other}. Names must differ: they are keys of the checkpoint"
+            ));
+        }
+        name.into()
+    }
+
+    pub(crate) fn name_source(&self, name: &str, kind: &str, identity: &str) -> Arc<str> {
+        self.name(name, &format!("{kind} source"), identity, &[])
+    }
+
+    /// Adds a source; returns its number and where the memo of its refused records will stand.
+    pub(crate) fn add_source(&self, source: Box<dyn AnySource>) -> (usize, Arc<OnceLock<usize>>) {
+        let source = match &self.replace.source {
+            Some(replace) => replace(source),
+            None => source,
+        };
+        let mut parts = self.parts.borrow_mut();
+        parts.sources.push(source);
+        let refused = Arc::new(OnceLock::new());
+        self.refused.borrow_mut().push(refused.clone());
+        (parts.sources.len() - 1, refused)
+    }
+
+    /// The memo for the refused records of a source; `None` if they are split off already.
+    pub(crate) fn split_refused(&self, source: usize) -> Option<usize> {
+        let memo = self.next_memo();
+        self.refused.borrow().get(source)?.set(memo).ok()?;
+        Some(memo)
+    }
+
+    pub(crate) fn add_operator(&self, operator: Arc<dyn AnyOperator>) {
+        self.parts.borrow_mut().operators.push(operator);
+    }
+
+    pub(crate) fn needs_every_batch(&self) {
+        self.parts.borrow_mut().needs_every_batch = true;
+    }
+
+    /// Adds a sink; returns its name, its number and whether it wants the values before the encoder.
+    pub(crate) fn add_sink(&self, name: &str, sink: impl IntoSink, upstream: &[Arc<str>]) -> (Arc<str>, usize, bool) {
+        let name = self.name(name, "sink", "", upstream);
+        let (sink, at_least_once) = sink.into_sink();
+        let sink = match &self.replace.sink {
+            Some(replace) => replace(&name, sink),
+            None => sink,
+        };
+        let mut parts = self.parts.borrow_mut();
+        parts.sinks.push(SinkEntry { name: name.clone(), sink, at_least_once });
+        (name, parts.sinks.len() - 1, self.replace.keep_values)
+    }
+
+    pub(crate) fn add_output(&self, output: Box<dyn Output>) {
+        self.parts.borrow_mut().outputs.push(output);
+    }
+}
+
+impl fmt::Debug for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.parts.borrow().fingerprint.0.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_names_what_was_removed_changed_and_added() {
+        let of = |parts: &[(&str, &str)]| {
+            Fingerprint(parts.iter().map(|(name, what)| ((*name).to_owned(), (*what).to_owned())).collect())
+        };
+        let was = of(&[("a", "kafka source"), ("b", "sink of a"), ("c", "sink of a")]);
+        let is = of(&[("a", "kafka source"), ("b", "sink of d"), ("d", "queue source")]);
+        let difference = is.difference(&was).join("\n");
+        assert_eq!(
+            difference,
+            "`b` was sink of a, is now sink of d\n`c` (sink of a) was removed\n`d` (queue source) was added"
+        );
+        assert!(is.difference(&is).is_empty());
+    }
+}

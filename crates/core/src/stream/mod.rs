@@ -1,0 +1,132 @@
+//! [`DStream`]: a sequence of `Rdd`s, one a batch; and the [`Graph`] in which streams are described.
+//!
+//! Every operator on a stream is an operator on each of its `Rdd`s. A stream is consumed by the
+//! operator it is given to; to use it twice it is cloned, and then computed once for both (hard case H14).
+
+mod graph;
+mod keyed;
+mod map_with_state;
+mod narrow;
+mod output;
+mod run;
+mod source;
+mod state;
+mod update;
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::rdd::Rdd;
+
+pub use graph::Graph;
+pub use map_with_state::State;
+pub use update::Values;
+
+pub(crate) use graph::{Fingerprint, GraphParts, Replace};
+pub(crate) use output::{BatchOutputs, Output, OutputTarget};
+pub(crate) use run::BatchRun;
+pub(crate) use source::{AnySource, Input};
+pub(crate) use state::AnyOperator;
+
+/// A stream of batches of `T`.
+///
+/// It belongs to its [`Graph`], and cannot leave the function that describes the graph: adding an operator to a context
+/// that runs does not compile.
+///
+/// ```compile_fail
+/// use millpond_core::{StreamingContext, source::{Queue, QueueSource}};
+/// let queue = Queue::<u64>::new();
+/// let mut kept = None;
+/// let context = StreamingContext::builder("late").open(|graph| {
+///     kept = Some(graph.source("numbers", QueueSource::one_at_a_time(&queue)));
+///     Ok(())
+/// });
+/// kept.unwrap().map(|n| n + 1);
+/// ```
+#[must_use = "a stream that ends in no output is never computed"]
+pub struct DStream<'g, T> {
+    pub(crate) graph: &'g Graph,
+    node: RefCell<Arc<dyn Node<T>>>,
+    /// Where in the graph it stands, for messages: `lines.flat_map`.
+    pub(crate) label: Arc<str>,
+    /// The named operators or sources directly upstream: for the fingerprint.
+    pub(crate) upstream: Vec<Arc<str>>,
+    /// The source's number, if it is the stream of a source itself.
+    source: Option<usize>,
+    /// The operator, if it is the stream of a stateful operator itself.
+    pub(crate) operator: Option<Arc<dyn AnyOperator>>,
+    /// Invariant: streams of two graphs do not mix.
+    brand: PhantomData<fn(&'g ()) -> &'g ()>,
+}
+
+/// What gives a stream's `Rdd` of each batch.
+pub(crate) trait Node<T>: Send + Sync {
+    fn rdd(&self, run: &Arc<BatchRun>) -> Result<Rdd<T>>;
+}
+
+impl<T, F: Fn(&Arc<BatchRun>) -> Result<Rdd<T>> + Send + Sync> Node<T> for F {
+    fn rdd(&self, run: &Arc<BatchRun>) -> Result<Rdd<T>> {
+        self(run)
+    }
+}
+
+impl<'g, T: Send + 'static> DStream<'g, T> {
+    pub(crate) fn new(
+        graph: &'g Graph,
+        label: Arc<str>,
+        upstream: Vec<Arc<str>>,
+        node: impl Fn(&Arc<BatchRun>) -> Result<Rdd<T>> + Send + Sync + 'static,
+    ) -> Self {
+        DStream {
+            graph,
+            node: RefCell::new(Arc::new(node)),
+            label,
+            upstream,
+            source: None,
+            operator: None,
+            brand: PhantomData,
+        }
+    }
+
+    pub(crate) fn node(&self) -> Arc<dyn Node<T>> {
+        self.node.borrow().clone()
+    }
+
+    /// A stream whose `Rdd` is a function of this one's, without a name of its own.
+    pub(crate) fn apply<U: Send + 'static>(
+        self,
+        operator: &str,
+        f: impl Fn(Rdd<T>, &Arc<str>, &Arc<BatchRun>) -> Result<Rdd<U>> + Send + Sync + 'static,
+    ) -> DStream<'g, U> {
+        let label: Arc<str> = format!("{}.{operator}", self.label).into();
+        let (node, inner) = (self.node(), label.clone());
+        DStream::new(self.graph, label, self.upstream, move |run| f(node.rdd(run)?, &inner, run))
+    }
+}
+
+impl<T: Clone + Send + 'static> Clone for DStream<'_, T> {
+    /// The same stream once more: its batches are computed once, and kept until both have read them.
+    fn clone(&self) -> Self {
+        let mut node = self.node.borrow_mut();
+        // Wrapping what is shared already only adds a look-up a batch.
+        let shared = run::share(self.graph.next_memo(), node.clone());
+        *node = shared.clone();
+        DStream {
+            graph: self.graph,
+            node: RefCell::new(shared),
+            label: self.label.clone(),
+            upstream: self.upstream.clone(),
+            source: None,
+            operator: None,
+            brand: PhantomData,
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for DStream<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DStream({})", self.label)
+    }
+}

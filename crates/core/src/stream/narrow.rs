@@ -1,0 +1,165 @@
+//! Operators of any stream that need no keys and no state.
+
+use std::sync::Arc;
+
+use super::run::for_user;
+use super::{DStream, Graph};
+use crate::error::{BoxError, Error, ErrorKind, Result};
+use crate::rdd::Rdd;
+use crate::time::BatchTime;
+
+impl<'g, T: Send + 'static> DStream<'g, T> {
+    /// A function of each record. It must be deterministic: after a crash it is computed again.
+    ///
+    /// A panic fails the task; it is tried again a bounded number of times, then the context stops.
+    pub fn map<U: Send + 'static>(self, f: impl Fn(T) -> U + Send + Sync + 'static) -> DStream<'g, U> {
+        let f = Arc::new(f);
+        self.apply("map", move |rdd, label, _| {
+            let f = f.clone();
+            Ok(rdd.map_labelled(label, move |record| f(record)))
+        })
+    }
+
+    /// As [`map`](DStream::map) with a function that can fail: an error fails the task as a panic does.
+    pub fn try_map<U: Send + 'static, E: Into<BoxError>>(
+        self,
+        f: impl Fn(T) -> Result<U, E> + Send + Sync + 'static,
+    ) -> DStream<'g, U> {
+        let f = Arc::new(f);
+        self.apply("try_map", move |rdd, label, _| {
+            let f = f.clone();
+            Ok(rdd.try_map_labelled(label, move |record| f(record).map_err(failed)))
+        })
+    }
+
+    /// Any number of records for each. The function must be deterministic.
+    pub fn flat_map<U: Send + 'static, I: IntoIterator<Item = U>>(
+        self,
+        f: impl Fn(T) -> I + Send + Sync + 'static,
+    ) -> DStream<'g, U> {
+        let f = Arc::new(f);
+        self.apply("flat_map", move |rdd, label, _| {
+            let f = f.clone();
+            Ok(rdd.flat_map_labelled(label, move |record| f(record)))
+        })
+    }
+
+    /// The records for which `f` is true. The function must be deterministic.
+    pub fn filter(self, f: impl Fn(&T) -> bool + Send + Sync + 'static) -> DStream<'g, T> {
+        let f = Arc::new(f);
+        self.apply("filter", move |rdd, label, _| {
+            let f = f.clone();
+            Ok(rdd.filter_labelled(label, move |record| f(record)))
+        })
+    }
+
+    /// A function of the records of each partition, in order; called for empty partitions too. It must be deterministic.
+    /// A partition is gathered in memory before it is called.
+    pub fn map_partitions<U: Send + 'static, I: IntoIterator<Item = U>>(
+        self,
+        f: impl Fn(std::vec::IntoIter<T>) -> I + Send + Sync + 'static,
+    ) -> DStream<'g, U> {
+        let f = Arc::new(f);
+        self.apply("map_partitions", move |rdd, label, _| {
+            let f = f.clone();
+            Ok(rdd.map_partitions_labelled(label, move |records| f(records)))
+        })
+    }
+
+    /// Each partition as one element.
+    pub fn glom(self) -> DStream<'g, Vec<T>> {
+        self.apply("glom", |rdd, _, _| Ok(rdd.glom()))
+    }
+
+    /// The records of both streams: in each batch this one's, then the other's. Both are of one graph:
+    ///
+    /// ```compile_fail
+    /// use millpond_core::{StreamingContext, source::{Queue, QueueSource}};
+    /// let (one, two) = (Queue::<u64>::new(), Queue::<u64>::new());
+    /// let _ = StreamingContext::builder("one").open(|a| {
+    ///     let _ = StreamingContext::builder("two").open(|b| {
+    ///         a.source("a", QueueSource::one_at_a_time(&one)).union(b.source("b", QueueSource::one_at_a_time(&two)));
+    ///         Ok(())
+    ///     });
+    ///     Ok(())
+    /// });
+    /// ```
+    pub fn union(self, other: DStream<'g, T>) -> DStream<'g, T> {
+        let (left, right) = (self.node(), other.node());
+        let label: Arc<str> = format!("{} ∪ {}", self.label, other.label).into();
+        let upstream = [self.upstream, other.upstream].concat();
+        DStream::new(self.graph, label, upstream, move |run| Ok(left.rdd(run)?.union(right.rdd(run)?)))
+    }
+
+    /// The number of records of each batch: always exactly one element, 0 for an empty batch.
+    pub fn count(self) -> DStream<'g, u64> {
+        self.graph.needs_every_batch();
+        self.apply("count", |rdd, label, _| {
+            let counts = rdd.narrow(label, |chunk, out| out(vec![chunk.len() as u64]));
+            Ok(counts.gather().map_partitions_labelled(label, |counts| std::iter::once(counts.sum())))
+        })
+    }
+
+    /// All records of each batch folded into one, in the order of records and partitions; no element for an empty batch.
+    /// The function must be associative and deterministic.
+    pub fn reduce(self, f: impl Fn(T, T) -> T + Send + Sync + 'static) -> DStream<'g, T> {
+        let f = Arc::new(f);
+        self.apply("reduce", move |rdd, label, _| {
+            let (each, all) = (f.clone(), f.clone());
+            let partial = rdd.map_partitions_labelled(label, move |records| records.reduce(|a, b| each(a, b)));
+            Ok(partial.gather().map_partitions_labelled(label, move |records| records.reduce(|a, b| all(a, b))))
+        })
+    }
+
+    /// Any function of each batch's `Rdd`; it is called for every batch, also empty ones. The function must be deterministic.
+    pub fn transform<U: Send + 'static>(
+        self,
+        f: impl Fn(Rdd<T>, BatchTime) -> Rdd<U> + Send + Sync + 'static,
+    ) -> DStream<'g, U>
+    where
+        T: Clone,
+    {
+        self.graph.needs_every_batch();
+        self.apply("transform", move |rdd, _, run| Ok(f(for_user(rdd), run.env.batch)))
+    }
+
+    /// Any function of the `Rdd`s of two streams; it is called for every batch. The function must be deterministic.
+    pub fn transform_with<U: Send + 'static, V: Send + 'static>(
+        self,
+        other: DStream<'g, U>,
+        f: impl Fn(Rdd<T>, Rdd<U>, BatchTime) -> Rdd<V> + Send + Sync + 'static,
+    ) -> DStream<'g, V>
+    where
+        T: Clone,
+        U: Clone,
+    {
+        self.graph.needs_every_batch();
+        let (left, right) = (self.node(), other.node());
+        let label: Arc<str> = format!("{}.transform_with({})", self.label, other.label).into();
+        let upstream = [self.upstream, other.upstream].concat();
+        DStream::new(self.graph, label, upstream, move |run| {
+            Ok(f(for_user(left.rdd(run)?), for_user(right.rdd(run)?), run.env.batch))
+        })
+    }
+}
+
+impl Graph {
+    /// The records of all streams, side by side in the order given. A union of no streams is an error when the context is
+    /// opened.
+    pub fn union<'g, T: Send + 'static>(&'g self, streams: impl IntoIterator<Item = DStream<'g, T>>) -> DStream<'g, T> {
+        let united = streams.into_iter().reduce(DStream::union);
+        united.unwrap_or_else(|| {
+            self.fail("a union of no streams".into());
+            DStream::new(self, "union".into(), Vec::new(), |run| {
+                Ok(Rdd::new(
+                    run.env.clone(),
+                    crate::rdd::SourceRdd { label: "union".into(), partitions: Vec::new(), refused: None },
+                ))
+            })
+        })
+    }
+}
+
+fn failed(error: impl Into<BoxError>) -> Error {
+    Error::new(ErrorKind::Program, "a function failed").with_source(error)
+}

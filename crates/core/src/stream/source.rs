@@ -1,0 +1,146 @@
+//! Sources without their types, as the engine drives them, and the streams they give.
+
+use std::any::Any;
+use std::sync::{Arc, PoisonError};
+
+use super::{DStream, Graph};
+use crate::error::{Error, ErrorKind, Result};
+use crate::rdd::{Rdd, SourceRdd};
+use crate::source::{FedRecord, Plan, PlanRequest, RefusedRecord, Replay, Source, SourcePartition, SourceStart};
+use crate::time::BatchTime;
+
+/// What a source gives to a batch, without its type.
+pub(crate) type Input = Arc<dyn Any + Send + Sync>;
+
+/// The type behind an [`Input`].
+type Partitions<T> = Vec<Arc<dyn SourcePartition<T>>>;
+
+/// A source without its type.
+pub(crate) trait AnySource: Send {
+    fn name(&self) -> &Arc<str>;
+    fn kind(&self) -> &'static str;
+    fn replay(&self) -> Replay;
+    fn start(&mut self, start: SourceStart) -> Result<()>;
+    fn plan(&mut self, request: &PlanRequest) -> Result<Plan>;
+    /// The planned records; `None` for a batch without input.
+    fn read(&mut self, plan: Option<&Plan>) -> Result<Input>;
+    fn release(&mut self, committed: BatchTime);
+    fn stop_receiving(&mut self) -> Result<()>;
+    fn has_waiting(&self) -> bool;
+    fn stop(&mut self);
+    /// Records fed by a test, through the source's own decoder.
+    fn feed(&self, records: Vec<FedRecord>) -> Result<Input>;
+}
+
+struct Typed<S: Source> {
+    name: Arc<str>,
+    source: S,
+}
+
+impl<S: Source> AnySource for Typed<S> {
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+    fn kind(&self) -> &'static str {
+        self.source.kind()
+    }
+    fn replay(&self) -> Replay {
+        self.source.replay()
+    }
+    fn start(&mut self, start: SourceStart) -> Result<()> {
+        self.source.start(start)
+    }
+    fn plan(&mut self, request: &PlanRequest) -> Result<Plan> {
+        self.source.plan(request)
+    }
+    fn read(&mut self, plan: Option<&Plan>) -> Result<Input> {
+        let partitions: Partitions<S::Item> = match plan {
+            Some(plan) => self.source.read(plan)?,
+            None => Vec::new(),
+        };
+        Ok(Arc::new(partitions))
+    }
+    fn release(&mut self, committed: BatchTime) {
+        self.source.release(committed);
+    }
+    fn stop_receiving(&mut self) -> Result<()> {
+        self.source.stop_receiving()
+    }
+    fn has_waiting(&self) -> bool {
+        self.source.has_waiting()
+    }
+    fn stop(&mut self) {
+        self.source.stop();
+    }
+    fn feed(&self, records: Vec<FedRecord>) -> Result<Input> {
+        let partitions: Partitions<S::Item> = vec![self.source.feed(records)?];
+        Ok(Arc::new(partitions))
+    }
+}
+
+impl Graph {
+    /// A stream of what a source receives. The name is the source's place in the checkpoint.
+    ///
+    /// Nothing is connected yet: a wrong address shows when the context is opened.
+    pub fn source<S: Source>(&self, name: &str, source: S) -> DStream<'_, S::Item> {
+        let name = self.name_source(name, source.kind(), &source.identity());
+        let (number, refused) = self.add_source(Box::new(Typed { name: name.clone(), source }));
+        let label = name.clone();
+        let mut stream = DStream::new(self, name.clone(), vec![name], move |run| {
+            let input = run.inputs[number].downcast_ref::<Partitions<S::Item>>().ok_or_else(|| {
+                Error::new(ErrorKind::Restart, format!("source `{label}` was given input of another type"))
+            })?;
+            let refused = refused.get().map(|memo| run.once(*memo, || Ok(Arc::default()))).transpose()?;
+            Ok(Rdd::new(run.env.clone(), SourceRdd { label: label.clone(), partitions: input.clone(), refused }))
+        });
+        stream.source = Some(number);
+        stream
+    }
+}
+
+impl<'g, T: Send + 'static> DStream<'g, T> {
+    /// The stream of a source, and the records that its decoder refused as a second stream: send that to a dead-letter
+    /// topic, which then gets each of them exactly once. Without this a refused record stops the context, unless the
+    /// source is told to skip it.
+    ///
+    /// Has to be called on what [`Graph::source`] returned: opening the context fails else.
+    pub fn split_refused(self) -> (DStream<'g, T>, DStream<'g, RefusedRecord>) {
+        let Some(refused) = self.source.and_then(|number| self.graph.split_refused(number)) else {
+            self.graph.fail(format!(
+                "split_refused() on `{}`: it has to be called once, on what graph.source() returned",
+                self.label
+            ));
+            let none = DStream::new(self.graph, self.label.clone(), self.upstream.clone(), |run| {
+                Ok(Rdd::of_partitions(run.env.clone(), Vec::new()))
+            });
+            return (self, none);
+        };
+        // Both streams come out of one pass over the records, kept until both have been read.
+        let node = self.node();
+        let kept = self.graph.next_memo();
+        let read = move |run: &Arc<super::BatchRun>| run.once(kept, || Ok(node.rdd(run)?.keep()));
+        let read = Arc::new(read);
+        let accepted = {
+            let read = read.clone();
+            DStream::new(self.graph, self.label.clone(), self.upstream.clone(), move |run| {
+                Ok(Rdd::kept(run.env.clone(), read(run)?))
+            })
+        };
+        let label: Arc<str> = format!("{}.refused", self.label).into();
+        let refused = DStream::new(self.graph, label, self.upstream, move |run| {
+            let kept = read(run)?;
+            let refused: Arc<crate::rdd::Refused> = run.once(refused, || Ok(Arc::default()))?;
+            Ok(Rdd::refused(run.env.clone(), kept, refused))
+        });
+        (accepted, refused)
+    }
+}
+
+impl crate::rdd::Refused {
+    /// The refused records in the order of the source's partitions.
+    pub(crate) fn in_order(&self) -> Vec<RefusedRecord> {
+        let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        partitions.sort_by_key(|(partition, _)| *partition);
+        partitions.into_iter().flat_map(|(_, records)| records).collect()
+    }
+}

@@ -1,0 +1,310 @@
+//! `update_state_by_key`: one call a key and batch, with all new values of the key and its state.
+
+use std::iter::Sum;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use millpond_state::{Operator, codec};
+
+use super::state::{StagedState, Stateful};
+use super::{AnyOperator, DStream};
+use crate::error::{Error, ErrorKind, Result};
+use crate::exec::{Stage, Task};
+use crate::rdd::{CHUNK, Compute, Key, Keyed, KeyedExchange, Out, Rdd, Value, shuffle};
+use crate::time::BatchTime;
+
+/// The new values of one key in one batch, in record order.
+#[derive(Debug)]
+pub struct Values<'a, V> {
+    all: &'a mut [Option<V>],
+    /// For each value the next one of the same key, `END` after the last.
+    next: &'a [u32],
+    at: u32,
+}
+
+const END: u32 = u32::MAX;
+
+impl<V> Values<'_, V> {
+    /// Their sum. (`Iterator::sum` asks for a type; this is the values' own.)
+    pub fn sum(self) -> V
+    where
+        V: Sum,
+    {
+        Iterator::sum(self)
+    }
+
+    /// Whether there are none: `update_state_by_key` visits keys without new values too.
+    pub fn is_empty(&self) -> bool {
+        self.at == END
+    }
+}
+
+impl<V> Iterator for Values<'_, V> {
+    type Item = V;
+
+    #[inline]
+    fn next(&mut self) -> Option<V> {
+        if self.at == END {
+            return None;
+        }
+        let at = self.at as usize;
+        self.at = self.next[at];
+        self.all[at].take()
+    }
+}
+
+impl<'g, K: Key, V: Send + 'static> DStream<'g, (K, V)> {
+    /// Keeps a state for each key. Each batch calls `f(new values, old state)` once for every key that has state or new
+    /// values, also for empty batches; `None` removes the key. The output is every key with its new state.
+    ///
+    /// The name is the state's place in the checkpoint: keep it when the code around it changes. The function must be
+    /// deterministic. Where a batch touches few keys of many, [`update_touched_by_key`](Self::update_touched_by_key) costs less.
+    pub fn update_state_by_key<S: Value>(
+        self,
+        name: &str,
+        f: impl Fn(Values<'_, V>, Option<S>) -> Option<S> + Send + Sync + 'static,
+    ) -> DStream<'g, (K, S)>
+    where
+        K: Clone,
+    {
+        self.update(name, "update_state_by_key", true, move |_, _, values, state| f(values, state))
+    }
+
+    /// As [`update_state_by_key`](Self::update_state_by_key), of the touched keys only: those that have new values in the
+    /// batch are visited, and only they are in its output.
+    pub fn update_touched_by_key<S: Value>(
+        self,
+        name: &str,
+        f: impl Fn(Values<'_, V>, Option<S>) -> Option<S> + Send + Sync + 'static,
+    ) -> DStream<'g, (K, S)> {
+        self.update(name, "update_touched_by_key", false, move |_, _, values, state| f(values, state))
+    }
+
+    /// As [`update_state_by_key`](Self::update_state_by_key), with the batch time and the key: `f(time, key, new values, old state)`.
+    pub fn update_state_by_key_with<S: Value>(
+        self,
+        name: &str,
+        f: impl Fn(BatchTime, &K, Values<'_, V>, Option<S>) -> Option<S> + Send + Sync + 'static,
+    ) -> DStream<'g, (K, S)> {
+        self.update(name, "update_state_by_key", true, f)
+    }
+
+    fn update<S: Value>(
+        self,
+        name: &str,
+        kind: &'static str,
+        all_keys: bool,
+        f: impl Fn(BatchTime, &K, Values<'_, V>, Option<S>) -> Option<S> + Send + Sync + 'static,
+    ) -> DStream<'g, (K, S)> {
+        let name = self.graph.name(name, kind, "", &self.upstream);
+        let state = Stateful::<S>::new(name.clone(), kind);
+        self.graph.add_operator(state.clone());
+        if all_keys {
+            self.graph.needs_every_batch();
+        }
+        let (node, graph) = (self.node(), self.graph);
+        let f = Arc::new(f);
+        let scratch = Arc::new(Scratch::default());
+        let operator: Arc<dyn AnyOperator> = state.clone();
+        let mut stream = DStream::new(graph, name.clone(), vec![name.clone()], move |run| {
+            let rdd = node.rdd(run)?;
+            let env = rdd.env.clone();
+            let computed = (0..env.partitions).map(|_| Arc::default()).collect();
+            let exchange = shuffle(rdd, &name);
+            let (operator, scratch) = (state.operator()?, scratch.clone());
+            Ok(Rdd::new(
+                env,
+                UpdateRdd { exchange, operator, all_keys, f: f.clone(), label: name.clone(), computed, scratch },
+            ))
+        });
+        stream.operator = Some(operator);
+        stream
+    }
+}
+
+/// The state of a batch, computed from that of the batch before.
+struct UpdateRdd<K, V, S: Value, F> {
+    exchange: Arc<KeyedExchange<K, V>>,
+    operator: Operator<S>,
+    all_keys: bool,
+    f: Arc<F>,
+    label: Arc<str>,
+    computed: Vec<Arc<AtomicBool>>,
+    scratch: Arc<Scratch>,
+}
+
+/// Tables that tasks use again instead of growing them each time; as many as run at once.
+#[derive(Default)]
+struct Scratch {
+    free: Mutex<Vec<Groups>>,
+}
+
+/// The values of each key of a partition, linked in record order.
+#[derive(Default)]
+struct Groups {
+    /// By slot of the state: the number of the key's group plus one, 0 for keys without new values.
+    of_slot: Vec<u32>,
+    /// By group: its slot, its first and its last value.
+    groups: Vec<Group>,
+    next: Vec<u32>,
+}
+
+struct Group {
+    slot: millpond_state::Slot,
+    first: u32,
+    last: u32,
+}
+
+impl Scratch {
+    fn take(&self) -> Groups {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, mut groups: Groups) {
+        for group in groups.groups.drain(..) {
+            groups.of_slot[group.slot.index()] = 0;
+        }
+        groups.next.clear();
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(groups);
+    }
+}
+
+impl Groups {
+    /// Adds the next value, of the key in `slot`; true if it is the key's first.
+    #[inline]
+    fn add(&mut self, slot: millpond_state::Slot) -> bool {
+        let value = self.next.len() as u32;
+        self.next.push(END);
+        if slot.index() >= self.of_slot.len() {
+            self.of_slot.resize((slot.index() + 1).next_power_of_two(), 0);
+        }
+        let group = &mut self.of_slot[slot.index()];
+        if *group == 0 {
+            self.groups.push(Group { slot, first: value, last: value });
+            *group = self.groups.len() as u32;
+            true
+        } else {
+            let group = &mut self.groups[*group as usize - 1];
+            self.next[group.last as usize] = value;
+            group.last = value;
+            false
+        }
+    }
+}
+
+impl<K, V, S, F> Compute<(K, S)> for UpdateRdd<K, V, S, F>
+where
+    K: Key,
+    V: Send + 'static,
+    S: Value,
+    F: Fn(BatchTime, &K, Values<'_, V>, Option<S>) -> Option<S> + Send + Sync,
+{
+    fn partitions(&self) -> usize {
+        self.exchange.readers()
+    }
+
+    fn dependencies(&self) -> Vec<Arc<dyn Stage>> {
+        vec![self.exchange.clone()]
+    }
+
+    fn compute(&self, partition: usize, task: &Task, out: &mut Out<'_, (K, S)>) -> Result<()> {
+        super::state::compute_once(&self.computed[partition], &self.label)?;
+        let buckets = self.exchange.take(partition, task)?;
+        task.enter(&self.label);
+        let mut groups = self.scratch.take();
+        let outcome = self.update(partition, task, buckets, &mut groups, out);
+        self.scratch.give_back(groups);
+        if outcome.is_err() {
+            self.computed[partition].store(false, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    fn retryable(&self) -> bool {
+        self.exchange.repeatable()
+    }
+
+    fn repeatable(&self) -> bool {
+        false
+    }
+}
+
+impl<K, V, S, F> UpdateRdd<K, V, S, F>
+where
+    K: Key,
+    V: Send + 'static,
+    S: Value,
+    F: Fn(BatchTime, &K, Values<'_, V>, Option<S>) -> Option<S> + Send + Sync,
+{
+    fn update(
+        &self,
+        partition: usize,
+        task: &Task,
+        buckets: Vec<Vec<Keyed<K, V>>>,
+        groups: &mut Groups,
+        out: &mut Out<'_, (K, S)>,
+    ) -> Result<()> {
+        let mut state = self.operator.partition(partition);
+        let count: usize = buckets.iter().map(Vec::len).sum();
+        if count >= END as usize {
+            return Err(Error::new(
+                ErrorKind::Configuration,
+                format!("{count} records in one partition of one batch: lower the rate, or raise the partitions"),
+            ));
+        }
+        let mut values = Vec::with_capacity(count);
+        // The key of each group, by the first record that has it.
+        let mut keys = Vec::new();
+        let mut encoded = Vec::with_capacity(64);
+        for Keyed { hash, key, value } in buckets.into_iter().flatten() {
+            encoded.clear();
+            codec::encode(&key, &mut encoded)?;
+            if groups.add(state.slot(hash, &encoded)) {
+                keys.push(key);
+            }
+            values.push(Some(value));
+        }
+        state.load_misses()?;
+
+        let mut made = Vec::with_capacity(CHUNK.min(keys.len()));
+        for (group, key) in groups.groups.iter().zip(keys) {
+            let new = Values { all: &mut values, next: &groups.next, at: group.first };
+            let updated = (self.f)(task.batch, &key, new, state.take(group.slot));
+            if let Some(updated) = &updated {
+                made.push((key, updated.clone()));
+                if made.len() == CHUNK {
+                    out(std::mem::replace(&mut made, Vec::with_capacity(CHUNK)))?;
+                    task.enter(&self.label);
+                }
+            }
+            state.put(group.slot, updated);
+        }
+        if self.all_keys {
+            let mut none: [Option<V>; 0] = [];
+            let touched =
+                |slot: millpond_state::Slot| groups.of_slot.get(slot.index()).is_some_and(|&group| group != 0);
+            state.visit_all(|visited| {
+                if visited.slot().is_some_and(touched) {
+                    return Ok(());
+                }
+                let key: K = codec::decode(visited.key())?;
+                let no_values = Values { all: &mut none, next: &[], at: END };
+                let updated = (self.f)(task.batch, &key, no_values, visited.take());
+                if let Some(updated) = &updated {
+                    made.push((key, updated.clone()));
+                    if made.len() == CHUNK {
+                        out(std::mem::replace(&mut made, Vec::with_capacity(CHUNK)))?;
+                        task.enter(&self.label);
+                    }
+                }
+                visited.put(updated);
+                Ok::<_, Error>(())
+            })?;
+        }
+        if !made.is_empty() {
+            out(made)?;
+        }
+        task.stage(StagedState { state, computed: self.computed[partition].clone() });
+        Ok(())
+    }
+}
