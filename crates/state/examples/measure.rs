@@ -238,9 +238,23 @@ fn large(directory: &Path) -> Result<()> {
         count(&counts, &Keys::new(numbers(10_000, KEYS).map(|n| (n + state) % KEYS)), on_two_threads);
         batch += 1;
         let start = Instant::now();
-        store.write_behind(store.freeze(batch, &on_two_threads)?)?;
+        let frozen = store.freeze(batch, &on_two_threads)?;
+        let freeze = start.elapsed();
+        store.write_behind(frozen)?;
+        let write = start.elapsed() - freeze;
         let info = store.checkpoint(batch, &*snapshots, Vec::new())?;
         times.push(start.elapsed());
+        if start.elapsed() > Duration::from_millis(50) {
+            println!(
+                "  a slow one: freeze {:.1} ms, write behind {:.1} ms, link {:.1} ms, checkpoint {:.1} ms, {} new files of {} KiB",
+                ms(freeze),
+                ms(write),
+                ms(info.link_time),
+                ms(info.time),
+                info.new_files,
+                info.new_bytes >> 10
+            );
+        }
         new_bytes.push(info.new_bytes);
     }
     times.sort();

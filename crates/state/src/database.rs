@@ -200,7 +200,9 @@ fn family_options(options: &StoreOptions) -> Options {
     family.set_block_based_table_factory(&table);
     family.set_compression_type(rocksdb::DBCompressionType::Lz4);
     family.set_write_buffer_size(options.write_buffer_bytes as usize);
-    family.set_level_compaction_dynamic_level_bytes(true);
+    // Each checkpoint brings a run of keys from all over the key space. Merging runs of like size leaves
+    // the large ones alone, where levels would rewrite everything for every few checkpoints.
+    family.set_compaction_style(rocksdb::DBCompactionStyle::Universal);
     family.set_level_zero_file_num_compaction_trigger(8);
     family.set_level_zero_slowdown_writes_trigger(40);
     family.set_level_zero_stop_writes_trigger(64);

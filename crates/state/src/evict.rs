@@ -28,15 +28,15 @@ impl<V: StateValue> Partition<V> {
         Ok(())
     }
 
-    /// Forgets clean keys until this partition has done its part for all tables together to take three
-    /// quarters of the limit. Does nothing while a freeze is on its way to the database.
+    /// Forgets clean keys until this partition has done its part for all tables together to come down
+    /// to the eviction target. Does nothing while a freeze is on its way to the database.
     pub(crate) fn evict_share(&mut self) {
         let shared = self.operator.shared.clone();
         if shared.is_frozen() || self.task_open() {
             return;
         }
         let (bytes, all) = (self.bytes(), shared.meter.bytes().max(1));
-        let aim = u128::from(shared.options.memory_limit_bytes / 4 * 3);
+        let aim = u128::from(shared.eviction_target_bytes());
         if u128::from(all) <= aim {
             return;
         }

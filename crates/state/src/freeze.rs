@@ -1,6 +1,7 @@
 //! A frozen batch: what changed since the freeze before, encoded, on its way to the database.
 
 use crate::error::Result;
+use crate::evict::spill_rows;
 use crate::rows::Rows;
 use crate::shared::Shared;
 use std::collections::BTreeMap;
@@ -11,10 +12,33 @@ use std::sync::Arc;
 const TABLE_FILE_ROWS: usize = 4096;
 
 /// What changed in one partition: rows in memory, and files written beside the database before.
-#[derive(Default)]
 pub(crate) struct FrozenPart {
     pub(crate) rows: Rows,
     pub(crate) files: Vec<PathBuf>,
+    shared: Arc<Shared>,
+    /// Bytes last reported to the meter.
+    reported: u64,
+}
+
+impl FrozenPart {
+    pub(crate) fn new(rows: Rows, files: Vec<PathBuf>, shared: &Arc<Shared>) -> Self {
+        let mut part = FrozenPart { rows, files, shared: shared.clone(), reported: 0 };
+        shared.meter.report(&mut part.reported, part.rows.memory_bytes() as u64);
+        part
+    }
+
+    /// Moves the rows to a file beside the database.
+    pub(crate) fn spill(&mut self) -> Result<()> {
+        self.files.extend(spill_rows(&self.shared, std::mem::take(&mut self.rows))?);
+        self.shared.meter.report(&mut self.reported, 0);
+        Ok(())
+    }
+}
+
+impl Drop for FrozenPart {
+    fn drop(&mut self) {
+        self.shared.meter.report(&mut self.reported, 0);
+    }
 }
 
 /// The changes of a batch (and of those before it that were not frozen), encoded. Give it to
@@ -29,7 +53,6 @@ pub struct Frozen {
     pub(crate) operators: Vec<(String, Vec<FrozenPart>)>,
     /// Keys of each operator at the freeze.
     pub(crate) keys: BTreeMap<String, u64>,
-    pub(crate) reported: u64,
     pub(crate) written: bool,
 }
 
@@ -42,12 +65,6 @@ impl Frozen {
     /// Changed keys, those written beside the database not counted.
     pub fn rows(&self) -> usize {
         self.operators.iter().flat_map(|(_, parts)| parts).map(|part| part.rows.len()).sum()
-    }
-
-    pub(crate) fn report(&mut self) {
-        let bytes = self.operators.iter().flat_map(|(_, parts)| parts).map(|part| part.rows.memory_bytes());
-        let bytes = bytes.sum::<usize>() as u64;
-        self.shared.meter.report(&mut self.reported, bytes);
     }
 
     /// Writes all of it into the database.
@@ -84,7 +101,6 @@ impl Frozen {
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        self.shared.meter.report(&mut self.reported, 0);
         if !self.written {
             self.shared.poison(&format!("the frozen changes of batch {} were dropped", self.batch));
         }

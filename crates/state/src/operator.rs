@@ -2,7 +2,6 @@
 
 use crate::StateValue;
 use crate::error::{Error, ErrorKind, Result};
-use crate::evict::spill_rows;
 use crate::freeze::FrozenPart;
 use crate::partition::Partition;
 use crate::schema::{Schema, shape_of};
@@ -215,14 +214,13 @@ impl<V: StateValue> ErasedOperator for OperatorCore<V> {
             partition.forget_removed();
         }
         let rows = partition.freeze()?;
-        let mut files = std::mem::take(&mut partition.spills);
         let shared = &self.shared.shared;
-        if shared.is_over() && !rows.is_empty() {
+        let mut part = FrozenPart::new(rows, std::mem::take(&mut partition.spills), shared);
+        if shared.is_over() && !part.rows.is_empty() {
             // No room for a second copy of the changes. They stay readable in the table.
-            files.extend(spill_rows(shared, rows)?);
-            return Ok(FrozenPart { rows: Default::default(), files });
+            part.spill()?;
         }
-        Ok(FrozenPart { rows, files })
+        Ok(part)
     }
 
     fn evict_partition(&self, index: usize) {

@@ -56,11 +56,18 @@ impl Shared {
         self.spilled.load(Ordering::Acquire) > self.written.load(Ordering::Acquire)
     }
 
+    /// Memory must be set free now: from seven eighths of the limit on. The last eighth is for what the
+    /// running tasks look up and for the encoding of changes.
     pub(crate) fn is_over(&self) -> bool {
-        self.meter.bytes() > self.options.memory_limit_bytes
+        self.meter.bytes() > self.options.memory_limit_bytes / 8 * 7
     }
 
-    /// Tables grow by reading ahead only up to here; the rest is for changes and their freezing.
+    /// What all tables together are evicted to.
+    pub(crate) fn eviction_target_bytes(&self) -> u64 {
+        self.options.memory_limit_bytes / 8 * 5
+    }
+
+    /// Tables grow by reading ahead only up to here; the rest is for changes.
     pub(crate) fn has_room(&self) -> bool {
         self.meter.bytes() < self.options.memory_limit_bytes / 4 * 3
     }
@@ -68,7 +75,7 @@ impl Shared {
     /// What a partition may take if all take the same.
     pub(crate) fn share_bytes(&self) -> u64 {
         let parts = self.operators.load(Ordering::Relaxed).max(1) * self.options.partitions as u64;
-        self.options.memory_limit_bytes / parts
+        self.options.memory_limit_bytes / 8 * 7 / parts
     }
 
     pub(crate) fn spill_file(&self) -> PathBuf {

@@ -77,6 +77,10 @@ pub struct OperatorStatistics {
 impl StateStore {
     /// Throws the live directory away, links it anew from `snapshot` (None: empty), and opens it.
     ///
+    /// A store that was open on this directory must be gone with all its handles (clones, operators,
+    /// partitions, frozen changes): the last one closes its database. The caller holds a lock against other
+    /// processes.
+    ///
     /// # Errors
     /// [`Foreign`](ErrorKind::Foreign) if the directory holds something that is not live state (nothing is
     /// changed then), [`Mismatch`](ErrorKind::Mismatch) if shards or partitions are not those of the snapshot,
@@ -224,7 +228,6 @@ impl StateStore {
             batch,
             operators: Vec::with_capacity(open.len()),
             keys: BTreeMap::new(),
-            reported: 0,
             written: false,
         };
         let mut parts = parts.into_iter().map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner));
@@ -240,7 +243,6 @@ impl StateStore {
             frozen.operators.push((operator.name.clone(), shared.guard(parts)?));
             frozen.keys.insert(operator.name.clone(), operator.keys.load(Ordering::Relaxed).max(0) as u64);
         }
-        frozen.report();
         operators.frozen_batch = Some(batch);
         fail::fail_point!(crate::failpoints::STATE_FROZEN);
         Ok(frozen)
@@ -299,14 +301,15 @@ impl StateStore {
         self.inner.shared.meter.bytes()
     }
 
-    /// Whether the next batch must wait: memory is over its limit, or changes lie beside the database.
+    /// Whether the next batch must wait: memory is over seven eighths of its limit, or changes lie beside
+    /// the database.
     /// Then freeze, wait for the commit, write behind, [`evict`](Self::evict), and go on.
     pub fn over_limit(&self) -> bool {
         self.inner.shared.is_over() || self.inner.shared.is_spilled()
     }
 
-    /// If over the limit, forgets keys that are in the database, until all tables take three quarters
-    /// of it. Does nothing while a freeze has not been written behind.
+    /// If [`over_limit`](Self::over_limit), forgets keys that are in the database, until all tables take five eighths
+    /// of the limit. Does nothing while a freeze has not been written behind.
     pub fn evict(&self) {
         if !self.inner.shared.is_over() {
             return;

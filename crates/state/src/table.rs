@@ -120,7 +120,7 @@ impl<V> Table<V> {
         }
         // In place, so that an eviction never needs the memory it is to set free.
         self.entries.retain(|entry| entry.flags & OCCUPIED != 0);
-        self.entries.shrink_to(kept + kept / 16 + 16);
+        self.entries.shrink_to(kept + kept / 16);
         self.free = Vec::new();
         self.index = HashTable::new();
         self.index.reserve(kept, |link| spread(link.tag));

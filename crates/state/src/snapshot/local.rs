@@ -91,7 +91,7 @@ impl LocalSnapshotStore {
                 ));
             }
             Ok(_) => {}
-            Err(error) if matches!(error.kind(), IoKind::NotFound | IoKind::InvalidData) => {}
+            Err(error) if matches!(error.kind(), IoKind::NotFound | IoKind::InvalidData | IoKind::NotADirectory) => {}
             Err(error) => return Err(Error::io("open", &directory.join(FORMAT_FILE), error)),
         }
         let names = match fs::metadata(directory) {
