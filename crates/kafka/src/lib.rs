@@ -1,1 +1,21 @@
-//! millpond-kafka
+//! Apache Kafka for Millpond: [`KafkaSource`] replays by offset, [`KafkaSink`] commits a batch's output, its cursor and the
+//! offsets of its input in one transaction.
+//!
+//! Programs depend on the `millpond` crate, which re-exports what they need. No type of librdkafka stands in a public
+//! signature.
+
+mod client;
+mod decode;
+mod error;
+mod failpoint;
+mod native;
+mod position;
+mod record;
+mod settings;
+mod sink;
+mod source;
+
+pub use decode::{Decode, DecodeWith, Json, Raw, Utf8};
+pub use record::{OwnedRecord, RecordRef};
+pub use sink::{KafkaSink, Partitioner};
+pub use source::{KafkaSource, KafkaSourceMetrics, Lost, StartingOffsets};

@@ -1,0 +1,344 @@
+//! One transactional producer: the calls of a transaction, bounded, with librdkafka's errors sorted by what they demand.
+//!
+//! The classes and the traps are those of reference/kafka-transactions: retriable calls are made again within the
+//! transaction's time; what is in flight is waited for before a commit, which would advance in steps of 100 ms otherwise; an
+//! abort is served from a second thread, because it blocks on delivery reports that nobody takes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use millpond_core::sink::Records;
+use millpond_core::{Error, ErrorKind, Result};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::producer::{BaseProducer, Producer as _};
+
+use super::partitioner::Partitioner;
+use crate::client::{Reports, Undelivered};
+use crate::error::{kind_of, refused_setting};
+use crate::native::Outputs;
+use crate::settings::Settings;
+
+/// What librdkafka takes if nothing else is set; at most so long may a batch take from its first record to its commit.
+const DEFAULT_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_SOCKET_TIMEOUT: Duration = Duration::from_secs(60);
+/// One try of a call that may be made again.
+const TRY: Duration = Duration::from_secs(2);
+/// The longest rest while waiting for acknowledgements; the first ones are shorter.
+const REST: Duration = Duration::from_millis(1);
+
+/// Why a call failed, by what has to be done.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The transaction has to be aborted; the producer is as good as before.
+    Abort(Error),
+    /// The producer is of no use any more; what became of the transaction, the cursor says.
+    Producer { error: Error, fenced: bool },
+}
+
+pub(crate) type Outcome<T> = Result<T, Failure>;
+
+/// What librdkafka's flags and codes demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Again,
+    Abort,
+    Fenced,
+    Fatal,
+}
+
+fn class(error: &KafkaError) -> Class {
+    match error {
+        // Carries no flags: what is in flight was not acknowledged in time.
+        KafkaError::Flush(_) => Class::Again,
+        KafkaError::Transaction(inner) if is_fence(inner.code()) => Class::Fenced,
+        KafkaError::Transaction(inner) if inner.is_fatal() => Class::Fatal,
+        KafkaError::Transaction(inner) if inner.is_retriable() => Class::Again,
+        KafkaError::Transaction(inner) if inner.txn_requires_abort() => Class::Abort,
+        _ => Class::Fatal,
+    }
+}
+
+fn is_fence(code: Code) -> bool {
+    matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
+}
+
+pub(crate) struct TransactionalProducer {
+    outputs: Outputs,
+    reports: Reports,
+    id: String,
+    transaction_timeout: Duration,
+    socket_timeout: Duration,
+    /// A call was made again, or took longer than a request may: its first try may still be on the way.
+    doubtful: bool,
+}
+
+impl TransactionalProducer {
+    /// Makes a producer. Nothing is connected yet, nobody fenced.
+    pub(crate) fn new(brokers: &str, id: &str, settings: &Settings) -> Result<Self> {
+        let ours = [
+            // Records come in bursts, a task's output at once: there is nothing to wait for.
+            ("linger.ms", "1"),
+            // What waits for the markers of the transaction before is asked again in these steps.
+            ("retry.backoff.ms", "1"),
+            ("queue.buffering.max.messages", "1000000"),
+            ("queue.buffering.max.kbytes", "131072"),
+        ];
+        let must = [
+            ("transactional.id", id),
+            ("enable.idempotence", "true"),
+            // Millions of reports that say nothing cost a third of the time of producing.
+            ("delivery.report.only.error", "true"),
+        ];
+        let reports = Reports::new(format!("transactional id `{id}`"));
+        let of = reports.of().to_owned();
+        let config = settings.client(brokers, &ours, &must);
+        let producer: BaseProducer<Reports> =
+            config.create_with_context(reports.clone()).map_err(|error| refused_setting(&of, error))?;
+        let ms = |key: &str, default: Duration| {
+            settings.get(key).and_then(|ms| ms.parse().ok()).map_or(default, Duration::from_millis)
+        };
+        Ok(TransactionalProducer {
+            outputs: Outputs::new(producer),
+            reports,
+            id: id.to_owned(),
+            transaction_timeout: ms("transaction.timeout.ms", DEFAULT_TRANSACTION_TIMEOUT),
+            socket_timeout: ms("socket.timeout.ms", DEFAULT_SOCKET_TIMEOUT),
+            doubtful: false,
+        })
+    }
+
+    pub(crate) fn add_topic(&mut self, topic: &str, partitioner: Partitioner) -> Result<()> {
+        self.outputs
+            .add_topic(topic, partitioner.setting())
+            .map_err(|error| crate::error::failed(format!("cannot write to topic {topic}"), error))
+    }
+
+    /// Whether something happened after which a request of this producer may still be on its way, to be taken for one of the
+    /// next transaction: a producer that replaces it shuts such requests out.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.doubtful || self.reports.is_indefinite()
+    }
+
+    fn client(&self) -> &BaseProducer<Reports> {
+        self.outputs.producer()
+    }
+
+    fn serve(&self) {
+        self.client().poll(Duration::ZERO);
+    }
+
+    /// Shuts out every older producer of this id, and waits until its last transaction is settled.
+    pub(crate) fn init(&mut self, limit: Duration) -> Outcome<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let result = self.client().init_transactions(left.clamp(Duration::from_millis(1), TRY));
+            self.serve();
+            match result {
+                Ok(()) => return Ok(()),
+                Err(error) if class(&error) == Class::Again && Instant::now() < deadline => {
+                    // A retriable answer may come at once.
+                    thread::sleep(REST);
+                }
+                Err(error) => return Err(self.failure("cannot shut out earlier producers", error)),
+            }
+        }
+    }
+
+    pub(crate) fn begin(&mut self) -> Outcome<()> {
+        // Begin can hang once the producer has failed for good (librdkafka #4420).
+        self.check_alive()?;
+        let _ = self.reports.take_undelivered();
+        self.client().begin_transaction().map_err(|error| self.failure("cannot begin a transaction", error))
+    }
+
+    /// Hands records over to librdkafka, waiting for room in its queue.
+    pub(crate) fn produce(&mut self, topic: &str, records: &Records) -> Outcome<()> {
+        let deadline = Instant::now() + self.transaction_timeout;
+        let mut done = 0;
+        while done < records.len() {
+            let (taken, error) = self.outputs.produce(topic, records, done);
+            done += taken;
+            self.serve();
+            match error {
+                None => {}
+                Some(Code::QueueFull) => {
+                    self.check_delivery()?;
+                    if Instant::now() >= deadline {
+                        return Err(Failure::Abort(self.too_slow("no room in the producer's queue")));
+                    }
+                    thread::sleep(REST);
+                }
+                Some(code) => {
+                    self.check_alive()?;
+                    self.check_delivery()?;
+                    let size = |record: millpond_core::sink::RecordView<'_>| {
+                        record.key().map_or(0, <[u8]>::len) + record.value().map_or(0, <[u8]>::len)
+                    };
+                    let bytes = records.iter().nth(done).map_or(0, size);
+                    return Err(Failure::Abort(refused(&Undelivered { topic: topic.to_owned(), bytes, code })));
+                }
+            }
+        }
+        self.check_delivery()
+    }
+
+    /// Waits until every record is acknowledged.
+    pub(crate) fn drain(&mut self) -> Outcome<()> {
+        let deadline = Instant::now() + self.transaction_timeout;
+        let mut rest = Duration::from_micros(50);
+        loop {
+            self.serve();
+            self.check_delivery()?;
+            if self.client().in_flight_count() == 0 {
+                return self.check_delivery();
+            }
+            self.check_alive()?;
+            if Instant::now() >= deadline {
+                return Err(Failure::Abort(self.too_slow("the broker has not acknowledged all records")));
+            }
+            thread::sleep(rest);
+            rest = (rest * 2).min(REST);
+        }
+    }
+
+    /// Puts the offsets of sources into the transaction.
+    pub(crate) fn send_offsets(&mut self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Outcome<()> {
+        self.again("cannot put offsets into the transaction", |client, left| {
+            client.send_offsets_to_transaction(offsets, group, left)
+        })
+    }
+
+    pub(crate) fn commit(&mut self) -> Outcome<()> {
+        let started = Instant::now();
+        let timeout = self.transaction_timeout;
+        // No short timeout: after it only commit again is allowed.
+        let result = self.again("cannot commit", |client, _| client.commit_transaction(timeout));
+        if started.elapsed() >= self.socket_timeout {
+            self.doubtful = true;
+        }
+        self.serve();
+        result
+    }
+
+    pub(crate) fn abort(&mut self) -> Outcome<()> {
+        let done = AtomicBool::new(false);
+        let client = self.outputs.producer();
+        let timeout = self.transaction_timeout;
+        let result = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    client.poll(Duration::ZERO);
+                    thread::sleep(REST);
+                }
+            });
+            let deadline = Instant::now() + timeout;
+            let result = loop {
+                match client.abort_transaction(timeout) {
+                    Err(error) if class(&error) == Class::Again && Instant::now() < deadline => thread::sleep(REST),
+                    result => break result,
+                }
+            };
+            done.store(true, Ordering::Relaxed);
+            result
+        });
+        let _ = self.reports.take_undelivered();
+        result.map_err(|error| match self.failure("cannot abort", error) {
+            Failure::Abort(error) => Failure::Producer { error, fenced: false },
+            failure => failure,
+        })
+    }
+
+    /// Makes a call until it succeeds, fails for good, or the transaction's time is over.
+    fn again(
+        &mut self,
+        what: &str,
+        call: impl Fn(&BaseProducer<Reports>, Duration) -> Result<(), KafkaError>,
+    ) -> Outcome<()> {
+        let deadline = Instant::now() + self.transaction_timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let result = call(self.client(), left.max(Duration::from_millis(1)));
+            self.serve();
+            match result {
+                Ok(()) => return Ok(()),
+                Err(error) if class(&error) == Class::Again && Instant::now() < deadline => {
+                    self.doubtful = true;
+                    thread::sleep(REST);
+                }
+                Err(error) => return Err(self.failure(what, error)),
+            }
+        }
+    }
+
+    fn failure(&self, what: &str, error: KafkaError) -> Failure {
+        let code = error.rdkafka_error_code();
+        // The first fatal error says more than what it led to.
+        let fatal = self.client().client().fatal_error();
+        let class = match &fatal {
+            Some((code, _)) if is_fence(*code) => Class::Fenced,
+            Some(_) => Class::Fatal,
+            None => class(&error),
+        };
+        let undelivered = self.reports.take_undelivered();
+        let refusal = undelivered.filter(|record| kind_of(Some(record.code)) == ErrorKind::Configuration);
+        let reason = fatal.map_or(String::new(), |(_, reason)| format!(" ({reason})"));
+        let kind = kind_of(code);
+        let what = format!("transactional id `{}`: {what}{reason}", self.id);
+        let error = match refusal {
+            Some(record) => refused(&record),
+            None => Error::new(kind, what).with_source(error),
+        };
+        match class {
+            Class::Abort => Failure::Abort(error),
+            // Again, but the time is over: what has become of the request nobody knows.
+            Class::Again | Class::Fatal => Failure::Producer { error, fenced: false },
+            Class::Fenced => Failure::Producer { error, fenced: true },
+        }
+    }
+
+    fn check_alive(&self) -> Outcome<()> {
+        let Some((code, reason)) = self.client().client().fatal_error() else { return Ok(()) };
+        let what = format!("transactional id `{}`: the producer has failed: {reason}", self.id);
+        Err(Failure::Producer { error: Error::new(kind_of(Some(code)), what), fenced: is_fence(code) })
+    }
+
+    fn check_delivery(&self) -> Outcome<()> {
+        match self.reports.take_undelivered() {
+            None => Ok(()),
+            Some(record) => {
+                self.check_alive()?;
+                Err(Failure::Abort(refused(&record)))
+            }
+        }
+    }
+
+    fn too_slow(&self, what: &str) -> Error {
+        let limit = self.transaction_timeout;
+        let what = format!("transactional id `{}`: {what} within the transaction's time of {limit:?}", self.id);
+        let reasons: Vec<_> = self.reports.take_errors().into_iter().map(|(_, reason)| reason).collect();
+        let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) };
+        Error::new(ErrorKind::Retry, format!("{what}{reasons}"))
+    }
+}
+
+/// The error of a record that could not be written.
+fn refused(record: &Undelivered) -> Error {
+    let Undelivered { topic, bytes, code } = record;
+    let what = match code {
+        Code::MessageSizeTooLarge | Code::InvalidMessageSize => format!(
+            "a record of {bytes} bytes is too large for topic {topic}: raise `max.message.bytes` of the topic and the setting \
+             `message.max.bytes` of the sink"
+        ),
+        Code::UnknownTopic | Code::UnknownTopicOrPartition => format!("topic {topic} does not exist: create it"),
+        code => format!("a record of {bytes} bytes could not be written to topic {topic}: {code}"),
+    };
+    let kind = match code {
+        Code::UnknownTopicOrPartition => ErrorKind::Configuration,
+        code => kind_of(Some(*code)),
+    };
+    Error::new(kind, what)
+}
