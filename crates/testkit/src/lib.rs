@@ -2,15 +2,21 @@
 //! every result is there exactly once.
 
 pub mod broker;
+mod clock;
+mod collecting;
 mod error;
 mod kafka_reader;
 mod live_reader;
 pub mod oracle;
+mod pond;
 mod producer;
 mod record;
 
+pub use clock::ManualClock;
+pub use collecting::{Collected, CollectedRecord, CollectingSink, Collection};
 pub use error::{Error, ErrorKind, Result};
 pub use kafka_reader::{READ_LIMIT, read_committed, read_committed_within};
 pub use live_reader::{Difference, LiveReader, LiveReading};
+pub use pond::{Output, TestPond};
 pub use producer::{Producer, Transaction};
 pub use record::{Outgoing, Record};

@@ -175,12 +175,12 @@ impl Builder {
     /// # Errors
     /// [`Configuration`](ErrorKind::Configuration): settings, names, an output that cannot be kept exactly once, a directory that is in use or of another
     /// application. [`Restore`](ErrorKind::Restore): a damaged directory.
-    pub fn open(self, describe: impl FnOnce(&Graph) -> Result<()>) -> Result<StreamingContext> {
+    pub fn open(self, describe: impl FnOnce(&Graph<'_>) -> Result<()>) -> Result<StreamingContext> {
         Ok(self.open_with(describe)?.0)
     }
 
     /// As [`open`](Builder::open); what `describe` returns comes out beside the context.
-    pub fn open_with<R>(self, describe: impl FnOnce(&Graph) -> Result<R>) -> Result<(StreamingContext, R)> {
+    pub fn open_with<R>(self, describe: impl FnOnce(&Graph<'_>) -> Result<R>) -> Result<(StreamingContext, R)> {
         let Builder { settings, clock, hooks } = self;
         settings.validate()?;
         let graph = Graph::new(Replace::of(hooks));

@@ -3,6 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
 use super::{AnyOperator, AnySource, Output};
@@ -10,7 +12,15 @@ use crate::error::{Error, Result};
 use crate::sink::{IntoSink, Sink};
 
 /// Where a pipeline is described. Given to the function that `open` calls, on every start: closures are never stored.
-pub struct Graph {
+///
+/// The lifetime is its brand: streams of two graphs do not mix, and none leaves its function.
+#[derive(Clone)]
+pub struct Graph<'g> {
+    described: Rc<Described>,
+    brand: PhantomData<fn(&'g ()) -> &'g ()>,
+}
+
+struct Described {
     parts: RefCell<GraphParts>,
     errors: RefCell<Vec<String>>,
     memos: Cell<usize>,
@@ -70,24 +80,25 @@ impl Fingerprint {
     }
 }
 
-impl Graph {
+impl Graph<'_> {
     pub(crate) fn new(replace: Replace) -> Self {
-        Graph {
+        let described = Described {
             parts: RefCell::default(),
             errors: RefCell::default(),
             memos: Cell::new(0),
             refused: RefCell::default(),
             replace,
-        }
+        };
+        Graph { described: Rc::new(described), brand: PhantomData }
     }
 
     /// The description is complete: the parts, or everything that is wrong with it.
     pub(crate) fn finish(self) -> Result<GraphParts> {
-        let errors = self.errors.into_inner();
+        let errors = self.described.errors.take();
         if !errors.is_empty() {
             return Err(Error::configuration(errors.join("; ")));
         }
-        let parts = self.parts.into_inner();
+        let parts = self.described.parts.take();
         if parts.outputs.is_empty() {
             return Err(Error::configuration(
                 "no output operations registered: a stream is computed only where it ends in a sink, for_each_rdd or print",
@@ -98,11 +109,11 @@ impl Graph {
 
     /// Notes something wrong with the description; opening the context then fails.
     pub(crate) fn fail(&self, message: String) {
-        self.errors.borrow_mut().push(message);
+        self.described.errors.borrow_mut().push(message);
     }
 
     pub(crate) fn next_memo(&self) -> usize {
-        self.memos.replace(self.memos.get() + 1)
+        self.described.memos.replace(self.described.memos.get() + 1)
     }
 
     /// Registers a name with what stands behind it.
@@ -123,7 +134,7 @@ impl Graph {
         if !upstream.is_empty() {
             described += &format!(" of {}", upstream.join(", "));
         }
-        let mut parts = self.parts.borrow_mut();
+        let mut parts = self.described.parts.borrow_mut();
         if let Some(other) = parts.fingerprint.0.insert(name.to_owned(), described) {
             self.fail(format!(
                 "two parts are named `{name}`: a {kind} and {other}. Names must differ: they are keys of the checkpoint"
@@ -138,53 +149,53 @@ impl Graph {
 
     /// Adds a source; returns its number and where the memo of its refused records will stand.
     pub(crate) fn add_source(&self, source: Box<dyn AnySource>) -> (usize, Arc<OnceLock<usize>>) {
-        let source = match &self.replace.source {
+        let source = match &self.described.replace.source {
             Some(replace) => replace(source),
             None => source,
         };
-        let mut parts = self.parts.borrow_mut();
+        let mut parts = self.described.parts.borrow_mut();
         parts.sources.push(source);
         let refused = Arc::new(OnceLock::new());
-        self.refused.borrow_mut().push(refused.clone());
+        self.described.refused.borrow_mut().push(refused.clone());
         (parts.sources.len() - 1, refused)
     }
 
     /// The memo for the refused records of a source; `None` if they are split off already.
     pub(crate) fn split_refused(&self, source: usize) -> Option<usize> {
         let memo = self.next_memo();
-        self.refused.borrow().get(source)?.set(memo).ok()?;
+        self.described.refused.borrow().get(source)?.set(memo).ok()?;
         Some(memo)
     }
 
     pub(crate) fn add_operator(&self, operator: Arc<dyn AnyOperator>) {
-        self.parts.borrow_mut().operators.push(operator);
+        self.described.parts.borrow_mut().operators.push(operator);
     }
 
     pub(crate) fn needs_every_batch(&self) {
-        self.parts.borrow_mut().needs_every_batch = true;
+        self.described.parts.borrow_mut().needs_every_batch = true;
     }
 
     /// Adds a sink; returns its name, its number and whether it wants the values before the encoder.
     pub(crate) fn add_sink(&self, name: &str, sink: impl IntoSink, upstream: &[Arc<str>]) -> (Arc<str>, usize, bool) {
         let name = self.name(name, "sink", "", upstream);
         let (sink, at_least_once) = sink.into_sink();
-        let sink = match &self.replace.sink {
+        let sink = match &self.described.replace.sink {
             Some(replace) => replace(&name, sink),
             None => sink,
         };
-        let mut parts = self.parts.borrow_mut();
+        let mut parts = self.described.parts.borrow_mut();
         parts.sinks.push(SinkEntry { name: name.clone(), sink, at_least_once });
-        (name, parts.sinks.len() - 1, self.replace.keep_values)
+        (name, parts.sinks.len() - 1, self.described.replace.keep_values)
     }
 
     pub(crate) fn add_output(&self, output: Box<dyn Output>) {
-        self.parts.borrow_mut().outputs.push(output);
+        self.described.parts.borrow_mut().outputs.push(output);
     }
 }
 
-impl fmt::Debug for Graph {
+impl fmt::Debug for Graph<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.parts.borrow().fingerprint.0.iter()).finish()
+        f.debug_list().entries(self.described.parts.borrow().fingerprint.0.iter()).finish()
     }
 }
 

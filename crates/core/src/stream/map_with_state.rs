@@ -67,7 +67,7 @@ impl<'g, K: Key, V: Send + 'static> DStream<'g, (K, V)> {
         let name = self.graph.name(name, "map_with_state", "", &self.upstream);
         let state = Stateful::<S>::new(name.clone(), "map_with_state");
         self.graph.add_operator(state.clone());
-        let (node, graph) = (self.node(), self.graph);
+        let (node, graph) = (self.node(), self.graph.clone());
         let f = Arc::new(f);
         let operator: Arc<dyn AnyOperator> = state.clone();
         let mut stream = DStream::new(graph, name.clone(), vec![name.clone()], move |run| {

@@ -14,7 +14,6 @@ mod state;
 mod update;
 
 use std::cell::RefCell;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -47,7 +46,7 @@ pub(crate) use state::AnyOperator;
 /// ```
 #[must_use = "a stream that ends in no output is never computed"]
 pub struct DStream<'g, T> {
-    pub(crate) graph: &'g Graph,
+    pub(crate) graph: Graph<'g>,
     node: RefCell<Arc<dyn Node<T>>>,
     /// Where in the graph it stands, for messages: `lines.flat_map`.
     pub(crate) label: Arc<str>,
@@ -57,8 +56,6 @@ pub struct DStream<'g, T> {
     source: Option<usize>,
     /// The operator, if it is the stream of a stateful operator itself.
     pub(crate) operator: Option<Arc<dyn AnyOperator>>,
-    /// Invariant: streams of two graphs do not mix.
-    brand: PhantomData<fn(&'g ()) -> &'g ()>,
 }
 
 /// What gives a stream's `Rdd` of each batch.
@@ -74,20 +71,12 @@ impl<T, F: Fn(&Arc<BatchRun>) -> Result<Rdd<T>> + Send + Sync> Node<T> for F {
 
 impl<'g, T: Send + 'static> DStream<'g, T> {
     pub(crate) fn new(
-        graph: &'g Graph,
+        graph: Graph<'g>,
         label: Arc<str>,
         upstream: Vec<Arc<str>>,
         node: impl Fn(&Arc<BatchRun>) -> Result<Rdd<T>> + Send + Sync + 'static,
     ) -> Self {
-        DStream {
-            graph,
-            node: RefCell::new(Arc::new(node)),
-            label,
-            upstream,
-            source: None,
-            operator: None,
-            brand: PhantomData,
-        }
+        DStream { graph, node: RefCell::new(Arc::new(node)), label, upstream, source: None, operator: None }
     }
 
     pub(crate) fn node(&self) -> Arc<dyn Node<T>> {
@@ -114,13 +103,12 @@ impl<T: Clone + Send + 'static> Clone for DStream<'_, T> {
         let shared = run::share(self.graph.next_memo(), node.clone());
         *node = shared.clone();
         DStream {
-            graph: self.graph,
+            graph: self.graph.clone(),
             node: RefCell::new(shared),
             label: self.label.clone(),
             upstream: self.upstream.clone(),
             source: None,
             operator: None,
-            brand: PhantomData,
         }
     }
 }

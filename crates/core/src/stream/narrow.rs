@@ -143,14 +143,14 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
     }
 }
 
-impl Graph {
+impl<'g> Graph<'g> {
     /// The records of all streams, side by side in the order given. A union of no streams is an error when the context is
     /// opened.
-    pub fn union<'g, T: Send + 'static>(&'g self, streams: impl IntoIterator<Item = DStream<'g, T>>) -> DStream<'g, T> {
+    pub fn union<T: Send + 'static>(&self, streams: impl IntoIterator<Item = DStream<'g, T>>) -> DStream<'g, T> {
         let united = streams.into_iter().reduce(DStream::union);
         united.unwrap_or_else(|| {
             self.fail("a union of no streams".into());
-            DStream::new(self, "union".into(), Vec::new(), |run| {
+            DStream::new(self.clone(), "union".into(), Vec::new(), |run| {
                 Ok(Rdd::new(
                     run.env.clone(),
                     crate::rdd::SourceRdd { label: "union".into(), partitions: Vec::new(), refused: None },

@@ -78,15 +78,15 @@ impl<S: Source> AnySource for Typed<S> {
     }
 }
 
-impl Graph {
+impl<'g> Graph<'g> {
     /// A stream of what a source receives. The name is the source's place in the checkpoint.
     ///
     /// Nothing is connected yet: a wrong address shows when the context is opened.
-    pub fn source<S: Source>(&self, name: &str, source: S) -> DStream<'_, S::Item> {
+    pub fn source<S: Source>(&self, name: &str, source: S) -> DStream<'g, S::Item> {
         let name = self.name_source(name, source.kind(), &source.identity());
         let (number, refused) = self.add_source(Box::new(Typed { name: name.clone(), source }));
         let label = name.clone();
-        let mut stream = DStream::new(self, name.clone(), vec![name], move |run| {
+        let mut stream = DStream::new(self.clone(), name.clone(), vec![name], move |run| {
             let input = run.inputs[number].downcast_ref::<Partitions<S::Item>>().ok_or_else(|| {
                 Error::new(ErrorKind::Restart, format!("source `{label}` was given input of another type"))
             })?;
@@ -110,7 +110,7 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
                 "split_refused() on `{}`: it has to be called once, on what graph.source() returned",
                 self.label
             ));
-            let none = DStream::new(self.graph, self.label.clone(), self.upstream.clone(), |run| {
+            let none = DStream::new(self.graph.clone(), self.label.clone(), self.upstream.clone(), |run| {
                 Ok(Rdd::of_partitions(run.env.clone(), Vec::new()))
             });
             return (self, none);
@@ -122,7 +122,7 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
         let read = Arc::new(read);
         let accepted = {
             let read = read.clone();
-            DStream::new(self.graph, self.label.clone(), self.upstream.clone(), move |run| {
+            DStream::new(self.graph.clone(), self.label.clone(), self.upstream.clone(), move |run| {
                 Ok(Rdd::kept(run.env.clone(), read(run)?))
             })
         };

@@ -102,7 +102,7 @@ impl<'g, K: Key, V: Send + 'static> DStream<'g, (K, V)> {
         if all_keys {
             self.graph.needs_every_batch();
         }
-        let (node, graph) = (self.node(), self.graph);
+        let (node, graph) = (self.node(), self.graph.clone());
         let f = Arc::new(f);
         let scratch = Arc::new(Scratch::default());
         let operator: Arc<dyn AnyOperator> = state.clone();

@@ -5,11 +5,13 @@
 //! place, by recovery if this process dies before. So C never depends on what stands in the output
 //! directory: a reader may move finished directories away.
 //!
-//!     out/batch-1715000414000/part-00000     what readers see
-//!     out/_millpond/LOCK                     one owner
-//!     out/_millpond/cursor                   what is committed
-//!     out/_millpond/cursor.new               the next cursor, written aside
-//!     out/_millpond/batch-1715000414500/     output that is being written
+//! ```text
+//! out/batch-1715000414000/part-00000     what readers see
+//! out/_millpond/LOCK                     one owner
+//! out/_millpond/cursor                   what is committed
+//! out/_millpond/cursor.new               the next cursor, written aside
+//! out/_millpond/batch-1715000414500/     output that is being written
+//! ```
 
 mod cursor_file;
 mod disk;

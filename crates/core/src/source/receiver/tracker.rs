@@ -15,6 +15,9 @@ const PARTITION: &str = "receiver";
 /// Blocks share a partition of the batch up to so many bytes.
 const PARTITION_BYTES: u64 = 256 << 10;
 
+/// At most so many blocks a batch: a plan must fit into an entry of the log.
+const BATCH_BLOCKS: usize = 100_000;
+
 /// A durable block that no batch has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Waiting {
@@ -62,7 +65,8 @@ impl Tracker {
         let mut partition_bytes = 0;
         while let Some(first) = self.waiting.first_entry() {
             let records = first.get().records;
-            if !plan.blocks.is_empty() && request.max_records.is_some_and(|max| plan.records + records > max) {
+            let full = request.max_records.is_some_and(|max| plan.records + records > max);
+            if plan.blocks.len() == BATCH_BLOCKS || (full && !plan.blocks.is_empty()) {
                 break;
             }
             let (id, block) = first.remove_entry();

@@ -1,0 +1,221 @@
+//! Records that the program pushes in, each durable when its push is done.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::intake::{Intake, Limits, Run};
+use super::payload::Codec;
+use super::ticket::Ticket;
+use super::{failpoints, partition};
+use crate::error::Result;
+use crate::source::{FedRecord, Plan, PlanRequest, Replay, Source, SourcePartition, SourceStart};
+use crate::time::BatchTime;
+
+/// How long a graceful stop waits for pushed records to be logged.
+const CLOSE_LIMIT: Duration = Duration::from_secs(60);
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends a buffer of this thread, empty; an encoder that stores records itself gets another one.
+pub(super) fn with_scratch<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    let mut buffer = SCRATCH.take();
+    let outcome = work(&mut buffer);
+    buffer.clear();
+    if buffer.capacity() <= 1 << 20 {
+        SCRATCH.set(buffer);
+    }
+    outcome
+}
+
+/// Makes both ends of a channel: a source, and what pushes records into it.
+pub fn channel<T: Serialize + DeserializeOwned + Send + 'static>() -> (Pusher<T>, ChannelSource<T>) {
+    let codec = Codec::values();
+    let intake = Intake::new(Limits::default(), codec.header());
+    (Pusher { intake: Arc::clone(&intake), codec }, ChannelSource { intake, codec })
+}
+
+/// Pushes records into a running pipeline. Cloneable, usable from any thread and any async runtime.
+///
+/// A record whose push gave `Ok` is in the log and counts exactly once, whatever dies then. After an error of kind
+/// [`Retry`](crate::ErrorKind::Retry) it is not in the log. If the process dies, or the future is dropped, before the
+/// push was done, it may be: pushing it again may then count it twice.
+pub struct Pusher<T> {
+    intake: Arc<Intake>,
+    codec: Codec<T>,
+}
+
+impl<T> Pusher<T> {
+    /// Pushes a record: the future is ready when it is durable. Pushes that wait together share a sync of the log.
+    ///
+    /// # Errors
+    /// (of the future) [`Retry`](crate::ErrorKind::Retry) before the context has started and while the log cannot be
+    /// written to; [`Stopped`](crate::ErrorKind::Stopped) after its stop; [`Program`](crate::ErrorKind::Program) for a
+    /// value that cannot be encoded.
+    pub fn push(&self, record: T) -> Push<T> {
+        let mut bytes = Vec::new();
+        let step = match self.codec.append(&record, &mut bytes) {
+            Ok(()) => Step::Encoded(bytes),
+            Err(error) => Step::Failed(error),
+        };
+        Push { intake: Arc::clone(&self.intake), step, record: PhantomData }
+    }
+
+    /// As [`push`](Pusher::push), for threads: comes back when the record is durable.
+    ///
+    /// # Errors
+    /// As those of the future.
+    pub fn push_blocking(&self, record: T) -> Result<()> {
+        with_scratch(|bytes| {
+            self.codec.append(&record, bytes)?;
+            self.intake.store_durably(Run { bytes, records: 1, position: &[] })
+        })?;
+        fail::fail_point!(failpoints::SOURCE_ACKNOWLEDGED);
+        Ok(())
+    }
+}
+
+impl<T> Clone for Pusher<T> {
+    fn clone(&self) -> Self {
+        Pusher { intake: Arc::clone(&self.intake), codec: self.codec }
+    }
+}
+
+impl<T> fmt::Debug for Pusher<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pusher").finish_non_exhaustive()
+    }
+}
+
+/// A push under way. Dropped before it is polled, nothing is pushed.
+#[must_use = "a push begins when it is polled"]
+pub struct Push<T> {
+    intake: Arc<Intake>,
+    step: Step,
+    // The record itself is encoded: a future of any `T` can be moved and sent.
+    record: PhantomData<fn(T)>,
+}
+
+enum Step {
+    Encoded(Vec<u8>),
+    Logged(Arc<Ticket>),
+    Failed(crate::error::Error),
+    Done,
+}
+
+impl<T> Future for Push<T> {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            match std::mem::replace(&mut self.step, Step::Done) {
+                Step::Encoded(bytes) => {
+                    let run = Run { bytes: &bytes, records: 1, position: &[] };
+                    match self.intake.poll_add(run, context) {
+                        Poll::Ready(Ok(Some(ticket))) => self.step = Step::Logged(ticket),
+                        Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => {
+                            self.step = Step::Encoded(bytes);
+                            return Poll::Pending;
+                        }
+                    }
+                }
+                Step::Logged(ticket) => {
+                    let polled = ticket.poll(context);
+                    if polled.is_pending() {
+                        self.step = Step::Logged(ticket);
+                    } else {
+                        fail::fail_point!(failpoints::SOURCE_ACKNOWLEDGED);
+                    }
+                    return polled;
+                }
+                Step::Failed(error) => return Poll::Ready(Err(error)),
+                Step::Done => panic!("a push was polled after it was done"),
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for Push<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Push").finish_non_exhaustive()
+    }
+}
+
+/// The records that [`Pusher`]s push. Exactly-once from the moment a push is done.
+pub struct ChannelSource<T> {
+    intake: Arc<Intake>,
+    codec: Codec<T>,
+}
+
+impl<T: Send + 'static> Source for ChannelSource<T> {
+    type Item = T;
+
+    fn kind(&self) -> &'static str {
+        "channel"
+    }
+
+    fn identity(&self) -> String {
+        String::new()
+    }
+
+    fn replay(&self) -> Replay {
+        Replay::FromLog
+    }
+
+    fn start(&mut self, start: SourceStart) -> Result<()> {
+        self.intake.start(&start)
+    }
+
+    fn plan(&mut self, request: &PlanRequest) -> Result<Plan> {
+        self.intake.plan(request)
+    }
+
+    fn read(&mut self, plan: &Plan) -> Result<Vec<Arc<dyn SourcePartition<T>>>> {
+        partition::read(&self.intake, self.codec, plan)
+    }
+
+    fn release(&mut self, committed: BatchTime) {
+        self.intake.release(committed);
+    }
+
+    fn stop_receiving(&mut self) -> Result<()> {
+        self.intake.close(CLOSE_LIMIT)
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.intake.has_waiting()
+    }
+
+    fn stop(&mut self) {
+        self.intake.abandon();
+    }
+
+    fn feed(&self, records: Vec<FedRecord>) -> Result<Arc<dyn SourcePartition<T>>> {
+        Ok(partition::fed(self.codec, records))
+    }
+}
+
+impl<T> fmt::Debug for ChannelSource<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelSource").finish_non_exhaustive()
+    }
+}
+
+impl<T> Drop for ChannelSource<T> {
+    /// Pushes that are under way are told; later ones are refused.
+    fn drop(&mut self) {
+        self.intake.abandon();
+    }
+}

@@ -1,0 +1,261 @@
+//! Lines of text from a TCP server.
+
+use std::io::{ErrorKind as IoErrorKind, Read};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::receiver::{Codec, Receiver, ReceiverHandle, ReceiverSource};
+use super::{FedRecord, Plan, PlanRequest, Replay, Source, SourcePartition, SourceStart};
+use crate::error::Result;
+use crate::time::BatchTime;
+
+/// Bytes read at once.
+const BLOCK: usize = 64 << 10;
+/// How much of a line that is too long is kept, to be shown as refused.
+const SHOWN: usize = 1024;
+
+/// The lines of UTF-8 text that a TCP server sends.
+///
+/// Connects to the server when the context starts. A connection that is refused or closed is reported, and tried again
+/// after a [delay](SocketSource::restart_delay). A line that is not UTF-8, or too long, is left out and counted, never a
+/// stop: there is nobody to ask again.
+///
+/// Lines count once they are in the log, within a block interval (200 ms); a crash before that loses them, and so does a
+/// server that sends while nobody is connected.
+#[derive(Debug)]
+pub struct SocketSource {
+    lines: ReceiverSource<SocketReceiver>,
+}
+
+impl SocketSource {
+    /// Lines from `address`, `HOST:PORT`.
+    pub fn connect(address: impl Into<String>) -> Self {
+        let address = address.into();
+        let receiver = SocketReceiver {
+            address: address.clone(),
+            line_limit_bytes: 1 << 20,
+            connect_limit: Duration::from_secs(10),
+            connection: Arc::default(),
+        };
+        SocketSource { lines: ReceiverSource::with_codec(receiver, Codec::lines(), "socket", address) }
+    }
+
+    /// How long after a connection was refused or closed the next one is tried; default 2 s.
+    pub fn restart_delay(mut self, delay: Duration) -> Self {
+        self.lines = self.lines.restart_delay(delay);
+        self
+    }
+
+    /// A longer line is left out and counted; default 1 MiB.
+    pub fn line_limit_bytes(mut self, bytes: usize) -> Self {
+        self.lines = self.lines.change_receiver(|receiver| receiver.line_limit_bytes = bytes);
+        self
+    }
+
+    /// How long a connection may take to come about; default 10 s.
+    pub fn connect_limit(mut self, limit: Duration) -> Self {
+        self.lines = self.lines.change_receiver(|receiver| receiver.connect_limit = limit);
+        self
+    }
+
+    /// How long lines are gathered into a block for the log; default 200 ms.
+    pub fn block_interval(mut self, interval: Duration) -> Self {
+        self.lines = self.lines.block_interval(interval);
+        self
+    }
+
+    /// At most so many lines a second; default: no limit. Then the server has to wait.
+    ///
+    /// # Panics
+    /// If `records_per_second` is 0.
+    pub fn max_rate(mut self, records_per_second: u64) -> Self {
+        self.lines = self.lines.max_rate(records_per_second);
+        self
+    }
+}
+
+impl Source for SocketSource {
+    type Item = String;
+
+    fn kind(&self) -> &'static str {
+        self.lines.kind()
+    }
+
+    fn identity(&self) -> String {
+        Source::identity(&self.lines)
+    }
+
+    fn replay(&self) -> Replay {
+        self.lines.replay()
+    }
+
+    fn start(&mut self, start: SourceStart) -> Result<()> {
+        self.lines.start(start)
+    }
+
+    fn plan(&mut self, request: &PlanRequest) -> Result<Plan> {
+        self.lines.plan(request)
+    }
+
+    fn read(&mut self, plan: &Plan) -> Result<Vec<Arc<dyn SourcePartition<String>>>> {
+        self.lines.read(plan)
+    }
+
+    fn release(&mut self, committed: BatchTime) {
+        self.lines.release(committed);
+    }
+
+    fn stop_receiving(&mut self) -> Result<()> {
+        self.lines.stop_receiving()
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.lines.has_waiting()
+    }
+
+    fn stop(&mut self) {
+        self.lines.stop();
+    }
+
+    fn feed(&self, records: Vec<FedRecord>) -> Result<Arc<dyn SourcePartition<String>>> {
+        self.lines.feed(records)
+    }
+}
+
+/// Connects and reads on a thread of its own.
+#[derive(Debug)]
+struct SocketReceiver {
+    address: String,
+    line_limit_bytes: usize,
+    connect_limit: Duration,
+    /// The connection there is, for closing it from outside.
+    connection: Arc<Mutex<Option<TcpStream>>>,
+}
+
+impl Receiver for SocketReceiver {
+    type Item = String;
+
+    fn on_start(&mut self, handle: ReceiverHandle<String>) {
+        let (address, limit) = (self.address.clone(), self.connect_limit);
+        let connection = Arc::clone(&self.connection);
+        let mut lines = Lines::new(self.line_limit_bytes);
+        let of_thread = handle.clone();
+        let read = move || {
+            let outcome = connect(&address, limit).and_then(|stream| {
+                let kept = stream.try_clone()?;
+                *connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+                if of_thread.is_stopped() {
+                    return Ok(());
+                }
+                receive(stream, &mut lines, &of_thread)
+            });
+            match outcome {
+                Ok(()) => of_thread.restart(format_args!("{address} closed the connection")),
+                Err(error) => of_thread.restart(format_args!("{address}: {error}")),
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("socket".into()).spawn(read) {
+            handle.restart(format_args!("cannot start a thread: {error}"));
+        }
+    }
+
+    fn on_stop(&mut self) {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(connection) = connection {
+            // Wakes the reading thread; a connection that is closed already is as good.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Tries all addresses of a name.
+fn connect(address: &str, limit: Duration) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::new(IoErrorKind::NotFound, "the name has no address");
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, limit) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Reads lines until the end.
+fn receive(mut stream: TcpStream, lines: &mut Lines, handle: &ReceiverHandle<String>) -> std::io::Result<()> {
+    let mut block = vec![0; BLOCK];
+    loop {
+        let count = match stream.read(&mut block) {
+            Ok(0) => {
+                // The last line may lack its end.
+                return lines.end(|records| handle.store_raw(records)).map_err(std::io::Error::other);
+            }
+            Ok(count) => count,
+            Err(error) if error.kind() == IoErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        lines.push(&block[..count], |records| handle.store_raw(records)).map_err(std::io::Error::other)?;
+    }
+}
+
+/// Divides what arrives into lines, holding at most a line of the limit.
+#[derive(Debug)]
+struct Lines {
+    limit_bytes: usize,
+    /// The beginning of a line whose end has not come.
+    partial: Vec<u8>,
+    /// It is longer than the limit: the rest is passed over.
+    too_long: bool,
+}
+
+impl Lines {
+    fn new(limit_bytes: usize) -> Self {
+        Lines { limit_bytes, partial: Vec::new(), too_long: false }
+    }
+
+    /// More bytes; gives the lines that are complete, with whether each was cut.
+    fn push(&mut self, bytes: &[u8], store: impl FnOnce(Vec<(&[u8], bool)>) -> Result<()>) -> Result<()> {
+        let Some(end) = memchr::memrchr(b'\n', bytes) else {
+            self.keep(bytes);
+            return Ok(());
+        };
+        let (whole, rest) = (&bytes[..end], &bytes[end + 1..]);
+        let first_end = memchr::memchr(b'\n', whole).unwrap_or(whole.len());
+        self.keep(&whole[..first_end]);
+        let mut records = vec![self.fit(&self.partial)];
+        if first_end < whole.len() {
+            records.extend(whole[first_end + 1..].split(|byte| *byte == b'\n').map(|line| self.fit(line)));
+        }
+        let outcome = store(records);
+        self.partial.clear();
+        self.too_long = false;
+        self.keep(rest);
+        outcome
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        // One more for a carriage return, which does not count.
+        let room = (self.limit_bytes + 1).saturating_sub(self.partial.len());
+        self.too_long |= bytes.len() > room;
+        self.partial.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    fn end(&mut self, store: impl FnOnce(Vec<(&[u8], bool)>) -> Result<()>) -> Result<()> {
+        if self.partial.is_empty() {
+            return Ok(());
+        }
+        let outcome = store(vec![self.fit(&self.partial)]);
+        self.partial.clear();
+        self.too_long = false;
+        outcome
+    }
+
+    /// A line without its carriage return, or the beginning of one that is too long.
+    fn fit<'a>(&self, line: &'a [u8]) -> (&'a [u8], bool) {
+        let is_partial = std::ptr::eq(line, self.partial.as_slice());
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let too_long = line.len() > self.limit_bytes || (is_partial && self.too_long);
+        if too_long { (&line[..line.len().min(SHOWN)], true) } else { (line, false) }
+    }
+}
