@@ -8,13 +8,17 @@ mod files;
 mod plan;
 mod planned;
 mod queue;
+mod receiver;
 mod refusal;
+mod socket;
 #[cfg(test)]
 mod testing;
 
 pub use files::{FileSource, LineRef};
 pub use plan::{BlockId, PartitionPosition, Plan, PlanRequest};
 pub use queue::{Queue, QueueSource};
+pub use receiver::{ChannelSource, Push, Pusher, Receiver, ReceiverHandle, ReceiverSource, channel};
+pub use socket::SocketSource;
 
 use std::sync::Arc;
 

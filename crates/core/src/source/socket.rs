@@ -3,7 +3,7 @@
 use std::io::{ErrorKind as IoErrorKind, Read};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::receiver::{Codec, Receiver, ReceiverHandle, ReceiverSource};
@@ -19,11 +19,11 @@ const SHOWN: usize = 1024;
 /// The lines of UTF-8 text that a TCP server sends.
 ///
 /// Connects to the server when the context starts. A connection that is refused or closed is reported, and tried again
-/// after a [delay](SocketSource::restart_delay). A line that is not UTF-8, or too long, is left out and counted, never a
-/// stop: there is nobody to ask again.
+/// after a [delay](SocketSource::restart_delay). A line that is not UTF-8, or too long, is left out and counted, never
+/// a stop: there is nobody to ask again.
 ///
-/// Lines count once they are in the log, within a block interval (200 ms); a crash before that loses them, and so does a
-/// server that sends while nobody is connected.
+/// Lines count once they are in the log, within a block interval (200 ms); a crash before that loses them, and so does
+/// a server that sends while nobody is connected.
 #[derive(Debug)]
 pub struct SocketSource {
     lines: ReceiverSource<SocketReceiver>,
@@ -38,6 +38,7 @@ impl SocketSource {
             line_limit_bytes: 1 << 20,
             connect_limit: Duration::from_secs(10),
             connection: Arc::default(),
+            reader: None,
         };
         SocketSource { lines: ReceiverSource::with_codec(receiver, Codec::lines(), "socket", address) }
     }
@@ -132,6 +133,7 @@ struct SocketReceiver {
     connect_limit: Duration,
     /// The connection there is, for closing it from outside.
     connection: Arc<Mutex<Option<TcpStream>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Receiver for SocketReceiver {
@@ -156,16 +158,19 @@ impl Receiver for SocketReceiver {
                 Err(error) => of_thread.restart(format_args!("{address}: {error}")),
             }
         };
-        if let Err(error) = thread::Builder::new().name("socket".into()).spawn(read) {
-            handle.restart(format_args!("cannot start a thread: {error}"));
+        match thread::Builder::new().name("socket".into()).spawn(read) {
+            Ok(reader) => self.reader = Some(reader),
+            Err(error) => handle.restart(format_args!("cannot start a thread: {error}")),
         }
     }
 
     fn on_stop(&mut self) {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(connection) = connection {
-            // Wakes the reading thread; a connection that is closed already is as good.
+        if let (Some(connection), Some(reader)) = (connection, self.reader.take()) {
+            // Wakes the reading thread, which stores what it has; a connection that is closed already is as good. A
+            // thread that is still connecting is left alone: it will see that it is no longer wanted.
             let _ = connection.shutdown(Shutdown::Both);
+            let _ = reader.join();
         }
     }
 }
@@ -223,9 +228,9 @@ impl Lines {
         let (whole, rest) = (&bytes[..end], &bytes[end + 1..]);
         let first_end = memchr::memchr(b'\n', whole).unwrap_or(whole.len());
         self.keep(&whole[..first_end]);
-        let mut records = vec![self.fit(&self.partial)];
+        let mut records = vec![self.fit(&self.partial, self.too_long)];
         if first_end < whole.len() {
-            records.extend(whole[first_end + 1..].split(|byte| *byte == b'\n').map(|line| self.fit(line)));
+            records.extend(whole[first_end + 1..].split(|byte| *byte == b'\n').map(|line| self.fit(line, false)));
         }
         let outcome = store(records);
         self.partial.clear();
@@ -245,17 +250,15 @@ impl Lines {
         if self.partial.is_empty() {
             return Ok(());
         }
-        let outcome = store(vec![self.fit(&self.partial)]);
+        let outcome = store(vec![self.fit(&self.partial, self.too_long)]);
         self.partial.clear();
         self.too_long = false;
         outcome
     }
 
     /// A line without its carriage return, or the beginning of one that is too long.
-    fn fit<'a>(&self, line: &'a [u8]) -> (&'a [u8], bool) {
-        let is_partial = std::ptr::eq(line, self.partial.as_slice());
+    fn fit<'a>(&self, line: &'a [u8], too_long: bool) -> (&'a [u8], bool) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let too_long = line.len() > self.limit_bytes || (is_partial && self.too_long);
-        if too_long { (&line[..line.len().min(SHOWN)], true) } else { (line, false) }
+        if too_long || line.len() > self.limit_bytes { (&line[..line.len().min(SHOWN)], true) } else { (line, false) }
     }
 }

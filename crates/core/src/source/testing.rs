@@ -51,7 +51,7 @@ pub(crate) struct Collected<T> {
 }
 
 impl<T> Collected<T> {
-    fn new(wants_refused: bool) -> Self {
+    pub(crate) fn new(wants_refused: bool) -> Self {
         Collected { records: Vec::new(), refused: Vec::new(), skipped: 0, wants_refused }
     }
 

@@ -13,9 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::intake::{Intake, Limits, Run};
+use super::partition;
 use super::payload::Codec;
 use super::ticket::Ticket;
-use super::{failpoints, partition};
 use crate::error::Result;
 use crate::source::{FedRecord, Plan, PlanRequest, Replay, Source, SourcePartition, SourceStart};
 use crate::time::BatchTime;
@@ -80,7 +80,7 @@ impl<T> Pusher<T> {
             self.codec.append(&record, bytes)?;
             self.intake.store_durably(Run { bytes, records: 1, position: &[] })
         })?;
-        fail::fail_point!(failpoints::SOURCE_ACKNOWLEDGED);
+        fail::fail_point!(super::failpoints::SOURCE_ACKNOWLEDGED);
         Ok(())
     }
 }
@@ -136,7 +136,7 @@ impl<T> Future for Push<T> {
                     if polled.is_pending() {
                         self.step = Step::Logged(ticket);
                     } else {
-                        fail::fail_point!(failpoints::SOURCE_ACKNOWLEDGED);
+                        fail::fail_point!(super::failpoints::SOURCE_ACKNOWLEDGED);
                     }
                     return polled;
                 }

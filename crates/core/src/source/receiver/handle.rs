@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::failpoints;
 use super::intake::{Intake, Outside, Run};
 use super::lifecycle::Lifecycle;
 use super::payload::{Codec, append_raw};
@@ -35,7 +34,8 @@ impl<T> ReceiverHandle<T> {
         ReceiverHandle { intake, lifecycle, incarnation, codec, restart_delay, outside }
     }
 
-    /// Stores one record, unreliably: it is gathered into a block, and gone if the process dies before that is in the log.
+    /// Stores one record, unreliably: it is gathered into a block, and gone if the process dies before that is in the
+    /// log.
     ///
     /// # Errors
     /// [`Retry`](ErrorKind::Retry) while the log cannot be written to (a full disk): the record was not taken.
@@ -67,7 +67,7 @@ impl<T> ReceiverHandle<T> {
             records.iter().try_for_each(|record| self.codec.append(record, bytes))?;
             self.intake.store_durably(Run { bytes, records: records.len() as u64, position })
         })?;
-        fail::fail_point!(failpoints::SOURCE_ACKNOWLEDGED);
+        fail::fail_point!(super::failpoints::SOURCE_ACKNOWLEDGED);
         Ok(())
     }
 

@@ -110,8 +110,8 @@ pub(super) struct State {
 /// Gathers records into blocks.
 pub(crate) struct Intake {
     pub(super) limits: Limits,
-    /// As the state's phase, to be asked where the state must not be locked.
-    open: AtomicBool,
+    /// Blocks may wait for room. Beside the state because it is asked where the state must not be locked.
+    patient: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -139,7 +139,7 @@ impl Intake {
             tracker: Tracker::default(),
             outside: None,
         };
-        Arc::new(Intake { limits, open: AtomicBool::new(false), state: Mutex::new(state), changed: Condvar::new() })
+        Arc::new(Intake { limits, patient: AtomicBool::new(true), state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// Opens for records, after what earlier starts left in the log.
@@ -170,7 +170,7 @@ impl Intake {
             log: start.blocks.clone(),
             events: start.events.clone(),
         });
-        self.set_phase(&mut state, Phase::Open);
+        state.phase = Phase::Open;
         drop(state);
         super::logger::spawn(Arc::clone(self), &start.name)
     }
@@ -327,7 +327,8 @@ impl Intake {
         let began = Instant::now();
         let mut state = self.lock();
         if state.phase == Phase::Created || state.phase == Phase::Open {
-            self.set_phase(&mut state, Phase::Closed);
+            state.phase = Phase::Closed;
+            self.hurry();
         }
         self.wake_all(state);
         let mut state = self.lock();
@@ -351,7 +352,8 @@ impl Intake {
     /// As a crash would: what is not in the log is forgotten, whoever waits is told.
     pub(crate) fn abandon(&self) {
         let mut state = self.lock();
-        self.set_phase(&mut state, Phase::Abandoned);
+        state.phase = Phase::Abandoned;
+        self.hurry();
         let told = Told::of(&Error::new(ErrorKind::Stopped, "the context stopped before the records were logged"));
         let building = state.building.take();
         let dropped: Vec<Block> = state.cut.drain(..).chain(building).collect();
@@ -363,14 +365,14 @@ impl Intake {
         dropped.into_iter().filter_map(|block| block.ticket).for_each(|ticket| ticket.complete(Err(told.clone())));
     }
 
-    /// Whether the source still takes records.
-    pub(super) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
+    /// A stop has begun: records are still taken, and their blocks no longer wait for room in the budget, since what
+    /// would make it may wait for the stop.
+    pub(super) fn hurry(&self) {
+        self.patient.store(false, Ordering::Release);
     }
 
-    pub(super) fn set_phase(&self, state: &mut State, phase: Phase) {
-        state.phase = phase;
-        self.open.store(phase == Phase::Open, Ordering::Release);
+    pub(super) fn is_patient(&self) -> bool {
+        self.patient.load(Ordering::Acquire)
     }
 
     /// The logger waits for room, or no longer.

@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use super::failpoints;
-use super::intake::{Block, Intake, Outside, Phase, State};
+use super::intake::{Block, Intake, Outside, Phase};
 use super::ticket::Told;
 use super::tracker::Waiting;
 use crate::error::{Error, ErrorKind, Result};
@@ -80,7 +79,7 @@ fn log(intake: &Arc<Intake>, block: Block, outside: &Outside) {
     let position_then = position.clone();
     let done = Box::new(move |outcome: Result<BlockId>| match outcome {
         Ok(id) => {
-            fail::fail_point!(failpoints::BLOCK_SYNCED);
+            fail::fail_point!(super::failpoints::BLOCK_SYNCED);
             let block = Waiting { records, bytes, position: position_then };
             logged(&intake, number, id, block, kept, &outside_then);
             if let Some(ticket) = ticket {
@@ -94,23 +93,22 @@ fn log(intake: &Arc<Intake>, block: Block, outside: &Outside) {
         }
     });
     outside.log.submit(payload, records, position, done);
-    fail::fail_point!(failpoints::BLOCK_APPENDED);
+    fail::fail_point!(super::failpoints::BLOCK_APPENDED);
 }
 
-/// Takes the block's bytes from the budget. In a stop nothing waits for room: what would make it
-/// may wait for the stop.
+/// Takes the block's bytes from the budget, whatever it says if a stop has begun.
 fn take_budget(intake: &Intake, bytes: u64, outside: &Outside) -> Result<()> {
     let budget = outside.log.budget();
     let must_wait = budget.used_bytes() + bytes > budget.limit_bytes();
     if must_wait {
         intake.set_blocked(true);
     }
-    let taken = budget.take(bytes, || intake.is_open());
+    let taken = budget.take(bytes, || intake.is_patient());
     if must_wait {
         intake.set_blocked(false);
     }
     match taken {
-        Err(_) if intake.lock().phase == Phase::Closed => {
+        Err(_) if !intake.is_patient() && intake.lock().phase != Phase::Abandoned => {
             budget.force(bytes);
             Ok(())
         }
@@ -148,7 +146,8 @@ fn refused(intake: &Intake, block: Block, error: Error, outside: &Outside) {
     } else {
         if block.ticket.is_none() {
             state.failing = Some((Told::of(&error), u64::MAX));
-            intake.set_phase(&mut state, Phase::Abandoned);
+            state.phase = Phase::Abandoned;
+            intake.hurry();
         }
         Some(block)
     };

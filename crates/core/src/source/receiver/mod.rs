@@ -21,7 +21,7 @@ mod tracker;
 pub use channel::{ChannelSource, Push, Pusher, channel};
 pub use handle::ReceiverHandle;
 
-pub(super) use self::payload::{Codec, append_raw};
+pub(super) use self::payload::Codec;
 
 use std::fmt;
 use std::sync::Arc;
@@ -110,7 +110,7 @@ impl<R: Receiver> ReceiverSource<R>
 where
     R::Item: Serialize + DeserializeOwned,
 {
-    /// The records of `receiver`. Types that serde cannot take apart and put together again the same way are no good here.
+    /// The records of `receiver`, of a type that serde takes apart and puts together again the same way.
     pub fn new(receiver: R) -> Self {
         ReceiverSource::with_codec(receiver, Codec::values(), "receiver", String::new())
     }
@@ -130,6 +130,14 @@ impl<R: Receiver> ReceiverSource<R> {
             restart_delay: Duration::from_secs(2),
             lifecycle: Arc::default(),
         }
+    }
+
+    /// Changes the receiver, which has not been started.
+    pub(super) fn change_receiver(mut self, change: impl FnOnce(&mut R)) -> Self {
+        if let Some(receiver) = &mut self.receiver {
+            change(receiver);
+        }
+        self
     }
 
     /// What, beside its name, tells this source from another one: part of the graph's fingerprint.
@@ -176,8 +184,8 @@ impl<R: Receiver> ReceiverSource<R> {
         self.limit(|limits| limits.max_rate = Some(records_per_second))
     }
 
-    /// How long a stop waits for the receiver, default 10 s. After it a graceful stop goes on with an error that names the
-    /// source.
+    /// How long a stop waits for the receiver, default 10 s. After it a graceful stop goes on with an error that names
+    /// the source.
     pub fn stop_limit(mut self, limit: Duration) -> Self {
         self.stop_limit = limit;
         self
@@ -253,6 +261,7 @@ impl<R: Receiver> Source for ReceiverSource<R> {
     }
 
     fn stop_receiving(&mut self) -> Result<()> {
+        self.intake.hurry();
         self.lifecycle.stop(None);
         let ended = self.receiver.is_some() || self.lifecycle.wait_for_end(self.stop_limit);
         // Also if it did not end: what it has stored so far counts.
@@ -273,6 +282,7 @@ impl<R: Receiver> Source for ReceiverSource<R> {
     }
 
     fn stop(&mut self) {
+        self.intake.hurry();
         self.lifecycle.stop(None);
         if self.receiver.is_none() {
             self.lifecycle.wait_for_end(self.stop_limit);

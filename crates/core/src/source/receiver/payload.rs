@@ -89,7 +89,10 @@ impl<T> Codec<T> {
         out.extend_from_slice(&[0; 4]);
         let encoded = (self.encode)(record, out).and_then(|()| match u32::try_from(out.len() - start - 4) {
             Ok(length) if length < CUT => Ok(length),
-            _ => Err(Error::new(ErrorKind::Program, format!("a record of {} bytes: the limit is 2 GiB", out.len() - start))),
+            _ => Err(Error::new(
+                ErrorKind::Program,
+                format!("a record of {} bytes: the limit is 2 GiB", out.len() - start),
+            )),
         });
         match encoded {
             Ok(length) => {
@@ -117,9 +120,10 @@ impl<T> Codec<T> {
                 (self.decode)(&Payload { source, block, records }, &mut chunks)?;
                 chunks.finish()
             }
-            Some((&[VERSION, id], _)) => {
-                Err(broken(source, &format!("it was written with codec {id}, the program reads it with codec {}", self.id)))
-            }
+            Some((&[VERSION, id], _)) => Err(broken(
+                source,
+                &format!("it was written with codec {id}, the program reads it with codec {}", self.id),
+            )),
             Some((&[version, _], _)) => {
                 Err(broken(source, &format!("it has version {version}, this program reads version {VERSION}")))
             }
