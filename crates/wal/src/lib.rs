@@ -28,6 +28,7 @@ mod lock;
 mod log;
 mod options;
 mod position;
+mod queue;
 mod reader;
 mod recovery;
 mod scan;

@@ -1,6 +1,7 @@
 //! Where a frame stands in the log, and what a reader is handed.
 
 use std::fmt;
+use std::ops::Add;
 
 /// The place of a frame: the segment it stands in and its offset there, in bytes. Later frames have larger positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -36,6 +37,15 @@ impl Position {
             segment: u64::from_be_bytes(segment.try_into().expect("eight of sixteen bytes")),
             offset: u64::from_be_bytes(offset.try_into().expect("eight of sixteen bytes")),
         }
+    }
+}
+
+impl Add<u64> for Position {
+    type Output = Self;
+
+    /// The position so many bytes further on in the same segment.
+    fn add(self, bytes: u64) -> Self {
+        Self { offset: self.offset + bytes, ..self }
     }
 }
 

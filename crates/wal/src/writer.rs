@@ -18,8 +18,8 @@ use crate::shelf::Shelf;
 
 /// The first step in which zeros are written ahead; later ones double up to the limit, so that a restart costs little.
 const FIRST_STEP_BYTES: u64 = 256 << 10;
-/// A group of this size makes the file longer by itself: writing so many zeros first would cost more than it saves.
-const LARGE_GROUP_BYTES: u64 = 64 << 10;
+/// Ahead of a group of this size the space is only allocated: writing so many zeros would cost more than it saves.
+const LARGE_GROUP_BYTES: u64 = 192 << 10;
 /// A payload of this size is written from where it lies, a smaller one is copied next to its neighbours first.
 const DIRECT_BYTES: usize = 32 << 10;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -190,20 +190,11 @@ impl Current {
         if needed <= self.allocated {
             return Ok(());
         }
+        let step = self.allocated.max(FIRST_STEP_BYTES).min(options.preallocate_bytes);
+        let target = (needed + step).next_multiple_of(DATA_START).min(options.segment_bytes.max(needed));
         let result = match bytes < LARGE_GROUP_BYTES {
-            true => {
-                let step = self.allocated.max(FIRST_STEP_BYTES).min(options.preallocate_bytes);
-                let target = (needed + step).next_multiple_of(DATA_START);
-                self.write_zeros(target.min(options.segment_bytes.max(needed)))
-            }
-            false => match self.file.allocate(self.allocated, needed - self.allocated) {
-                Ok(()) => {
-                    self.allocated = needed;
-                    Ok(())
-                }
-                Err(error) if error.kind() == io::ErrorKind::Unsupported => self.write_zeros(needed),
-                Err(error) => Err(error),
-            },
+            true => self.write_zeros(target),
+            false => self.allocate(target).or_else(|_| self.allocate(needed.max(self.allocated))),
         };
         match result {
             // A disk that is full only behind what this group needs still takes the group.
@@ -212,6 +203,20 @@ impl Current {
                 Err(WriteFailure::Clean(Error::io(&action, &self.path, error)))
             }
             _ => Ok(()),
+        }
+    }
+
+    fn allocate(&mut self, target: u64) -> io::Result<()> {
+        if target == self.allocated {
+            return Ok(());
+        }
+        match self.file.allocate(self.allocated, target - self.allocated) {
+            Ok(()) => {
+                self.allocated = target;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.write_zeros(target),
+            Err(error) => Err(error),
         }
     }
 

@@ -181,8 +181,8 @@ fn h21_a_segment_stays_while_one_of_its_frames_is_needed() {
     assert_eq!(log.release(positions[first_in_third]).unwrap(), 0);
     assert_eq!(log.segments()[0].segment, third);
     assert_eq!(log.read(positions[first_in_third - 1]).unwrap_err().kind(), ErrorKind::Released);
-    for index in first_in_third..60 {
-        assert_eq!(log.read(positions[index]).unwrap().1, payload(index, 1000));
+    for (index, position) in positions.iter().enumerate().skip(first_in_third) {
+        assert_eq!(log.read(*position).unwrap().1, payload(index, 1000));
     }
 }
 
