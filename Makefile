@@ -42,7 +42,7 @@ fmt:
 	cargo fmt --all --check
 
 clippy: setup-build
-	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 
 doc: setup-build
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
