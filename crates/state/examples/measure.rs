@@ -1,4 +1,4 @@
-//! Measures this crate alone: `cargo run --release -p millpond-state --example measure [touched|dirty|large|visit]`.
+//! Measures this crate alone: `cargo run --release -p millpond-state --example measure [touched|dirty|visit|large|beyond]`.
 //! Prints what was asked for, or all.
 
 use millpond_state::{
@@ -27,6 +27,9 @@ fn main() -> Result<()> {
     }
     if runs("large") {
         large(&directory.path().join("large"))?;
+    }
+    if runs("beyond") {
+        beyond(&directory.path().join("beyond"))?;
     }
     Ok(())
 }
@@ -270,4 +273,106 @@ fn large(directory: &Path) -> Result<()> {
     checkpoint("10 K of 10 M keys dirty, last", &store, &snapshots, batch + 1)?;
     drop((store, counts));
     restore(directory, "10 M keys")
+}
+
+/// State of 20 times the memory limit: 5 M keys with texts of 100 bytes, a limit of 64 MiB.
+fn beyond(directory: &Path) -> Result<()> {
+    const KEYS: u64 = 5_000_000;
+    type Value = (u64, String);
+    let options = StoreOptions {
+        memory_limit_bytes: 64 << 20,
+        shards: SHARDS,
+        partitions: PARTITIONS,
+        block_cache_bytes: 16 << 20,
+        ..StoreOptions::default()
+    };
+    let snapshots = Arc::new(LocalSnapshotStore::open(&directory.join("snapshots"))?);
+    let open = || -> Result<(StateStore, Operator<Value>)> {
+        let start = Instant::now();
+        let newest = Snapshot::newest(snapshots.clone())?;
+        let store = StateStore::open(&directory.join("live"), newest.snapshot.as_ref(), options.clone())?;
+        let texts = store.operator(OperatorSpec::<Value>::new("texts", "text"))?;
+        println!("opened {} keys in {:.1} ms", texts.keys(), ms(start.elapsed()));
+        Ok((store, texts))
+    };
+    let (store, texts) = open()?;
+    let most = AtomicUsize::new(0);
+    let end = |store: &StateStore, batch: u64| -> Result<()> {
+        let frozen = store.freeze(batch, &on_two_threads)?;
+        most.fetch_max(store.memory_bytes() as usize, Ordering::Relaxed);
+        store.write_behind(frozen)?;
+        store.checkpoint(batch, &*snapshots, Vec::new())?;
+        store.evict();
+        Ok(())
+    };
+    let touch = |texts: &Operator<Value>, keys: &Keys| {
+        on_two_threads(PARTITIONS, &|index| {
+            let mut partition = texts.partition(index);
+            let slots: Vec<Slot> =
+                keys.by_partition[index].iter().map(|(hash, key)| partition.slot(*hash, key)).collect();
+            partition.load_misses().expect("read");
+            for slot in slots {
+                partition.get_mut(slot).get_or_insert_with(|| (0, format!("{:0>100}", slot.index() * 7919))).0 += 1;
+            }
+            partition.commit_task().expect("commit");
+        });
+    };
+    let start = Instant::now();
+    let mut batch = 0;
+    for first in (0..KEYS).step_by(100_000) {
+        touch(&texts, &Keys::new(first..first + 100_000));
+        batch += 1;
+        end(&store, batch)?;
+    }
+    println!(
+        "{KEYS} keys made in {:.1} s, most memory by our count {} MiB",
+        start.elapsed().as_secs_f64(),
+        most.load(Ordering::Relaxed) >> 20
+    );
+    drop((store, texts));
+    let (store, texts) = open()?;
+    for _ in 0..3 {
+        let keys = Keys::new(numbers(100_000, KEYS));
+        let start = Instant::now();
+        touch(&texts, &keys);
+        let took = start.elapsed();
+        batch += 1;
+        end(&store, batch)?;
+        println!("100 K random keys: {:.1} ms, with checkpoint {:.1} ms", ms(took), ms(start.elapsed()));
+    }
+    for change in [false, true] {
+        let start = Instant::now();
+        let visited = AtomicUsize::new(0);
+        on_two_threads(PARTITIONS, &|index| {
+            let mut partition = texts.partition(index);
+            let mut count = 0;
+            partition
+                .visit_all(|visit| {
+                    count += 1;
+                    let mut value = visit.take();
+                    if let (Some(value), true) = (&mut value, change) {
+                        value.0 += 1;
+                    }
+                    visit.put(value);
+                    Ok::<_, millpond_state::Error>(())
+                })
+                .expect("visit");
+            partition.commit_task().expect("commit");
+            visited.fetch_add(count, Ordering::Relaxed);
+        });
+        let took = start.elapsed();
+        batch += 1;
+        end(&store, batch)?;
+        println!(
+            "visit of {} keys, {}: {:.1} s, with checkpoint {:.1} s",
+            visited.load(Ordering::Relaxed),
+            if change { "all changed" } else { "none changed" },
+            took.as_secs_f64(),
+            start.elapsed().as_secs_f64()
+        );
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("VmHWM: unknown");
+    println!("most memory by our count {} MiB of 64; of the process: {resident}", most.load(Ordering::Relaxed) >> 20);
+    Ok(())
 }

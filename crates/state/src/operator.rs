@@ -224,7 +224,10 @@ impl<V: StateValue> ErasedOperator for OperatorCore<V> {
     }
 
     fn evict_partition(&self, index: usize) {
-        self.partitions[index].lock().evict_share();
+        // One that a task holds sees to itself when the task ends.
+        if let Some(mut partition) = self.partitions[index].try_lock() {
+            partition.evict_share();
+        }
     }
 
     fn resident(&self) -> (u64, u64) {

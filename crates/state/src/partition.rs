@@ -240,13 +240,9 @@ impl<V: StateValue> Partition<V> {
         mark_changed(&mut entry.flags, &mut self.dirty, slot.0);
     }
 
-    /// As `begin_change`, after the fact: `start` is where `undo_bytes` holds the encoded value (None:
-    /// there was none) from before.
-    pub(crate) fn note_change(&mut self, slot: u32, start: Option<usize>) {
-        let before = match start {
-            None => Before::Value(None),
-            Some(start) => Before::Encoded(start, self.undo_bytes.len() - start),
-        };
+    /// As `begin_change`, after the fact: from `start` on `undo_bytes` holds the encoded value from before.
+    pub(crate) fn note_change(&mut self, slot: u32, start: usize) {
+        let before = Before::Encoded(start, self.undo_bytes.len() - start);
         let entry = &mut self.table.entries[slot as usize];
         self.undo.push(Undo { slot, flags: entry.flags, before });
         mark_changed(&mut entry.flags, &mut self.dirty, slot);

@@ -309,7 +309,7 @@ impl StateStore {
     }
 
     /// If [`over_limit`](Self::over_limit), forgets keys that are in the database, until all tables take five eighths
-    /// of the limit. Does nothing while a freeze has not been written behind.
+    /// of the limit. Does nothing while a freeze has not been written behind, and passes over partitions that tasks hold.
     pub fn evict(&self) {
         if !self.inner.shared.is_over() {
             return;

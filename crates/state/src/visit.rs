@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::memory::heap_estimate;
 use crate::partition::{Partition, Slot, decode_stored};
 use crate::rows::{SHARD_BYTES, encode_stored, split_stored};
-use crate::table::{CHANGED, OCCUPIED, REFERENCED, STORED, UNLOADED};
+use crate::table::{CHANGED, REFERENCED, STORED, UNLOADED};
 
 /// Keys read between two looks at the memory limit.
 const ROOM_EVERY: usize = 64;
@@ -31,7 +31,6 @@ pub struct Visit<'a, V> {
 pub(crate) struct Progress {
     /// The slot being visited, unless its value from before is in the undo log already.
     slot: Option<u32>,
-    had_value: bool,
     /// Where in `undo_bytes` the value from before begins.
     start: usize,
     changed: bool,
@@ -51,8 +50,7 @@ impl<V: StateValue> Visit<'_, V> {
         self.slot
     }
 
-    /// The value. None for a key that was looked up and has no value, and for removed keys that are
-    /// still in memory: leave those alone unless there is something to give them.
+    /// The value; there is one until it is taken.
     #[inline]
     pub fn get(&self) -> Option<&V> {
         self.value.as_ref()
@@ -86,10 +84,10 @@ impl<V: StateValue> Visit<'_, V> {
 }
 
 impl<V: StateValue> Partition<V> {
-    /// Visits every key of the partition, also those that are on disk only, each once. The order is
-    /// not promised. Look up the keys that have news first ([`slot`](Self::slot),
-    /// [`load_misses`](Self::load_misses)): they are visited with their slots, also if they have no
-    /// value yet.
+    /// Visits every key of the partition that has a value, also those that are on disk only, each
+    /// once. The order is not promised. Keys that were looked up before ([`slot`](Self::slot),
+    /// [`load_misses`](Self::load_misses)) and have a value are among them, with the same slots: deal with keys that have news
+    /// first and pass over their slots here, or deal with them here and with those that still have no value afterwards.
     ///
     /// # Errors
     /// What `visit` returns; a failed or corrupt read; [`Misuse`](crate::ErrorKind::Misuse) with misses
@@ -106,7 +104,8 @@ impl<V: StateValue> Partition<V> {
         self.open_task();
         let mut scratch = Vec::new();
         for slot in 0..self.table.entries.len() as u32 {
-            if self.table.entries[slot as usize].flags & OCCUPIED != 0 {
+            // Without a value: looked up and absent, or removed and on its way out.
+            if self.table.entries[slot as usize].value.is_some() {
                 self.visit_slot(slot, &mut scratch, &mut visit)?;
             }
         }
@@ -127,13 +126,8 @@ impl<V: StateValue> Partition<V> {
         let entry = &mut self.table.entries[slot as usize];
         debug_assert!(entry.flags & UNLOADED == 0);
         let known = entry.flags & CHANGED != 0;
-        self.visiting = Progress {
-            slot: (!known).then_some(slot),
-            had_value: entry.value.is_some(),
-            start: self.undo_bytes.len(),
-            changed: false,
-            error: None,
-        };
+        self.visiting =
+            Progress { slot: (!known).then_some(slot), start: self.undo_bytes.len(), changed: false, error: None };
         let mut seen = Visit {
             slot: Some(Slot(slot)),
             key: entry.key.as_bytes(),
@@ -156,29 +150,24 @@ impl<V: StateValue> Partition<V> {
             self.operator.shared.poison(&error.to_string());
             return Err(error);
         }
-        let (start, had_value) = (self.visiting.start, self.visiting.had_value);
-        let same = match (&self.table.entries[slot as usize].value, had_value) {
-            (None, false) => true,
-            (Some(value), true) => {
-                scratch.clear();
-                codec::encode(value, scratch)?;
-                scratch[..] == self.undo_bytes[start..]
+        let start = self.visiting.start;
+        if let Some(value) = &self.table.entries[slot as usize].value {
+            scratch.clear();
+            codec::encode(value, scratch)?;
+            if scratch[..] == self.undo_bytes[start..] {
+                self.undo_bytes.truncate(start);
+                return Ok(());
             }
-            _ => false,
-        };
-        if same {
-            self.undo_bytes.truncate(start);
-        } else {
-            self.note_change(slot, had_value.then_some(start));
         }
+        self.note_change(slot, start);
         Ok(())
     }
 
     /// Notes the change of a visit that failed or panicked half-way, for the rollback to undo it.
     pub(crate) fn note_broken_visit(&mut self) {
-        let Progress { slot, had_value, start, changed, .. } = std::mem::take(&mut self.visiting);
+        let Progress { slot, start, changed, .. } = std::mem::take(&mut self.visiting);
         if let (Some(slot), true) = (slot, changed) {
-            self.note_change(slot, had_value.then_some(start));
+            self.note_change(slot, start);
         }
     }
 

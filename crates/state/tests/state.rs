@@ -151,6 +151,49 @@ fn a_removed_key_stays_removed_while_its_removal_is_on_its_way() {
 }
 
 #[test]
+fn a_visit_meets_neither_removed_keys_nor_keys_that_never_had_a_value() {
+    let pond = Pond::new(StoreOptions { shards: 1, partitions: 1, ..Default::default() });
+    let (store, counts) = pond.open_with::<u64>("counts");
+    put(&store, &counts, &[("a", Some(1)), ("b", Some(2)), ("c", Some(3))]);
+    pond.checkpoint(&store, 1);
+    put(&store, &counts, &[("a", None)]);
+    let _on_its_way = freeze(&store, 2);
+    put(&store, &counts, &[("b", None)]);
+    let mut partition = counts.partition(0);
+    let absent = encode_key("d");
+    partition.slot(codec::key_hash(&absent), &absent);
+    partition.load_misses().unwrap();
+    let mut visited = Vec::new();
+    partition
+        .visit_all(|visit| {
+            visited.push((decode_key(visit.key()), visit.take()));
+            visit.put(Some(4));
+            Ok::<_, millpond_state::Error>(())
+        })
+        .unwrap();
+    assert_eq!(visited, [("c".to_string(), Some(3))]);
+}
+
+#[test]
+fn an_eviction_does_not_wait_for_a_task() {
+    let options = StoreOptions { shards: 1, partitions: 1, memory_limit_bytes: 1000, ..Default::default() };
+    let pond = Pond::new(options);
+    let (store, counts) = pond.open_with::<u64>("counts");
+    let mut task = counts.partition(0);
+    for n in 0..100_u64 {
+        let key = n.to_le_bytes();
+        let slot = task.slot(codec::key_hash(&key), &key);
+        task.put(slot, Some(n));
+    }
+    assert!(store.memory_bytes() < 1000, "reported when the task ends");
+    task.load_misses().unwrap();
+    store.evict();
+    task.commit_task().unwrap();
+    drop(task);
+    assert!(store.over_limit());
+}
+
+#[test]
 fn h8_a_snapshot_of_b_cannot_hold_anything_of_a_later_batch() {
     let pond = Pond::small();
     let (store, counts) = pond.open_with::<u64>("counts");
