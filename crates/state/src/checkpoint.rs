@@ -1,13 +1,13 @@
 //! Making a snapshot: link the database's files, read the checksums of those that are new, hand them
-//! to the snapshot store, publish the manifest, delete what is beyond the retention. A file that an
-//! earlier snapshot has is neither read nor put again.
+//! to the snapshot store, publish the manifest, delete what is not to be kept. A file that an earlier
+//! snapshot has is neither read nor put again.
 
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::live::LiveDirectory;
 use crate::options::StoreOptions;
-use crate::snapshot::{Manifest, OperatorRecord, Snapshot, SnapshotFile, SnapshotStore, checksum_file, retain};
+use crate::snapshot::{Manifest, OperatorRecord, Retention, Snapshot, SnapshotFile, SnapshotStore, checksum_file};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -37,6 +37,7 @@ pub struct SnapshotInfo {
 pub(crate) struct Checkpoints {
     /// By name in the database, which gives no name twice while it is open.
     known: HashMap<String, SnapshotFile>,
+    retention: Retention,
 }
 
 /// Files linked from the database.
@@ -51,7 +52,8 @@ impl Checkpoints {
     pub(crate) fn new(restored: Option<&Snapshot>) -> Self {
         let files = restored.map(|snapshot| snapshot.manifest().files.as_slice()).unwrap_or_default();
         let tables = files.iter().filter(|file| file.is_table());
-        Checkpoints { known: tables.map(|file| (file.live_name.clone(), file.clone())).collect() }
+        let known = tables.map(|file| (file.live_name.clone(), file.clone())).collect();
+        Checkpoints { known, retention: Retention::default() }
     }
 
     /// Links the database's present files, and completes the operators' records.
@@ -132,8 +134,8 @@ impl Checkpoints {
         // Known only now: of an unpublished snapshot the store may have lost files.
         self.known = tables;
         files::remove_directory(&linked.directory)?;
-        retain(snapshots, options.retained_snapshots)?;
-        let oldest_batch = snapshots.batches()?.first().copied().unwrap_or(batch);
+        self.retention.published(&manifest);
+        let oldest_batch = self.retention.apply(snapshots, batch, options.retained_snapshots)?;
         Ok(SnapshotInfo {
             batch,
             files: manifest.files.len(),

@@ -92,7 +92,7 @@ pub use partition::{Partition, Slot};
 pub use schema::Schema;
 pub use snapshot::{
     LocalSnapshotStore, Manifest, MemorySnapshotStore, Newest, OperatorRecord, Rejected, Snapshot, SnapshotFile,
-    SnapshotStore, Verified, collect_garbage, retain,
+    SnapshotStore, Verified, collect_garbage,
 };
 pub use store::{OperatorStatistics, ParallelFor, StateStore, on_this_thread};
 pub use visit::Visit;

@@ -269,8 +269,9 @@ impl StateStore {
         Ok(())
     }
 
-    /// Publishes the state after `batch` as a snapshot, with `meta` for the caller's own use, and deletes
-    /// snapshots beyond [`retained_snapshots`](StoreOptions::retained_snapshots). The batch must have been frozen and
+    /// Publishes the state after `batch` as a snapshot, with `meta` for the caller's own use, replacing one of that batch.
+    /// Then deletes snapshots beyond [`retained_snapshots`](StoreOptions::retained_snapshots), those that cannot be used, and
+    /// those of later batches (left from before a fall-back to an older one). The batch must have been frozen and
     /// written behind, and nothing of a later one (hard case H8). May run beside later batches; a later
     /// `write_behind` waits until the files are linked.
     ///

@@ -61,7 +61,8 @@ fn three_snapshots(pond: &Pond) -> (StateStore, Operator<u64>) {
 /// A table file of this snapshot that the one before has not.
 fn own_file(pond: &Pond, batch: u64) -> String {
     let files = |batch| Snapshot::open(pond.snapshots.clone(), batch).unwrap().manifest().files.clone();
-    let before = files(batch - 1);
+    let before = pond.snapshots.batches().unwrap().into_iter().rfind(|other| *other < batch).unwrap();
+    let before = files(before);
     let own = files(batch).into_iter().find(|file| file.is_table() && !before.contains(file));
     own.expect("a table file of its own").name
 }
@@ -189,6 +190,60 @@ fn h22_a_flipped_bit_is_found_by_verification_and_no_snapshot_with_that_file_is_
     assert!(newest.rejected[0].reason.contains("marked bad"), "{}", newest.rejected[0].reason);
     let (store, counts) = pond.open_with::<u64>("counts");
     assert_eq!(get(&store, &counts, "a"), Some(1));
+}
+
+#[test]
+fn h22_snapshots_passed_over_do_not_push_out_sound_ones() {
+    let mut pond = Pond::small();
+    pond.options.retained_snapshots = 2;
+    {
+        let (store, counts) = pond.open_with::<u64>("counts");
+        for batch in [1000, 2000, 3000] {
+            put(&store, &counts, &[("a", Some(batch))]);
+            pond.checkpoint(&store, batch);
+        }
+    }
+    let name = own_file(&pond, 3000);
+    fs::remove_file(pond.files().join(name)).unwrap();
+    {
+        // Back to 2000; the batches come again, with checkpoints at other times, before and after.
+        let (store, counts) = pond.open_with::<u64>("counts");
+        assert_eq!(get(&store, &counts, "a"), Some(2000));
+        put(&store, &counts, &[("a", Some(2500))]);
+        let info = pond.checkpoint(&store, 2500);
+        assert_eq!(info.oldest_batch, 2000);
+        assert_eq!(pond.snapshots.batches().unwrap(), [2000, 2500], "what was to come after 2500 is another now");
+        put(&store, &counts, &[("a", Some(3500))]);
+        pond.checkpoint(&store, 3500);
+    }
+    let newest = pond.newest();
+    assert_eq!((newest.snapshot.unwrap().batch(), newest.rejected.len()), (3500, 0));
+    // The one to fall back to goes bad: it does not count among the two.
+    let name = own_file(&pond, 3500);
+    pond.snapshots.mark_bad(&name, "a test").unwrap();
+    let (store, counts) = pond.open_with::<u64>("counts");
+    put(&store, &counts, &[("a", Some(4500))]);
+    pond.checkpoint(&store, 4500);
+    assert_eq!(pond.snapshots.batches().unwrap(), [2500, 4500]);
+    assert!(pond.snapshots.bad().unwrap().is_empty(), "the bad file is gone with its manifest");
+}
+
+#[test]
+fn h12_the_snapshot_of_a_batch_can_be_published_again_with_another_section() {
+    let pond = Pond::small();
+    drop(three_snapshots(&pond));
+    {
+        let (store, _counts) = pond.open_with::<u64>("counts");
+        let new = store.operator(OperatorSpec::<u64>::new("new", "test")).unwrap();
+        store.write_behind(freeze(&store, 3)).unwrap();
+        store.checkpoint(3, &*pond.snapshots, b"changed graph".to_vec()).unwrap();
+        drop(new);
+    }
+    let snapshot = pond.newest().snapshot.unwrap();
+    assert_eq!((snapshot.batch(), snapshot.meta()), (3, &b"changed graph"[..]));
+    assert_eq!(snapshot.manifest().operators.len(), 2);
+    let (store, counts) = pond.open_with::<u64>("counts");
+    assert_eq!(get(&store, &counts, "a"), Some(3));
 }
 
 #[test]

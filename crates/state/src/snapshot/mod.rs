@@ -12,7 +12,8 @@ mod retain;
 pub use local::LocalSnapshotStore;
 pub use manifest::{Manifest, OperatorRecord, SnapshotFile};
 pub use memory::MemorySnapshotStore;
-pub use retain::{collect_garbage, retain};
+pub(crate) use retain::Retention;
+pub use retain::collect_garbage;
 
 use crate::error::{Error, ErrorKind, Result};
 use std::io::Read;
@@ -119,6 +120,8 @@ impl Snapshot {
         for batch in store.batches()?.into_iter().rev() {
             match Snapshot::open(store.clone(), batch) {
                 Ok(snapshot) => return Ok(Newest { snapshot: Some(snapshot), rejected }),
+                // A process that is using the store has put a newer one in its place meanwhile.
+                Err(_) if !store.batches()?.contains(&batch) => return Snapshot::newest(store),
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
                     tracing::error!(batch, %error, "snapshot cannot be used");
                     rejected.push(Rejected { batch, reason: error.to_string() });
@@ -139,27 +142,7 @@ impl Snapshot {
 
     /// Opens the snapshot of one batch, with the checks of [`newest`](Self::newest).
     pub fn open(store: Arc<dyn SnapshotStore>, batch: u64) -> Result<Snapshot> {
-        let place = format!("snapshot of batch {batch}");
-        let manifest = Manifest::decode(&store.manifest(batch)?).map_err(|error| error.context(&place))?;
-        if manifest.batch != batch {
-            return Err(Error::corrupt(format!("{place}: its manifest is of batch {}", manifest.batch)));
-        }
-        let bad = store.bad()?;
-        for file in &manifest.files {
-            if let Some((name, reason)) = bad.iter().find(|(name, _)| *name == file.name) {
-                return Err(Error::corrupt(format!("{place}: file {name} is marked bad: {reason}")));
-            }
-            match store.size(&file.name)? {
-                Some(bytes) if bytes == file.bytes => {}
-                Some(bytes) => {
-                    return Err(Error::corrupt(format!(
-                        "{place}: file {} has {bytes} bytes instead of {}",
-                        file.name, file.bytes
-                    )));
-                }
-                None => return Err(Error::corrupt(format!("{place}: file {} is missing", file.name))),
-            }
-        }
+        let manifest = check(&*store, batch)?;
         Ok(Snapshot { store, manifest: Arc::new(manifest) })
     }
 
@@ -178,7 +161,8 @@ impl Snapshot {
         &self.manifest.meta
     }
 
-    /// Reads every file and compares checksums, as long as `go_on` says so (asked every MiB). A file that
+    /// Reads every file and compares checksums, as long as `go_on` says so. It is asked before every MiB and may
+    /// take its time, to leave the disk to others. A file that
     /// is not what was put is marked bad, so that no snapshot that names it is used again.
     ///
     /// # Errors
@@ -229,6 +213,32 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+/// Reads a manifest and compares the sizes of all its files.
+pub(crate) fn check(store: &dyn SnapshotStore, batch: u64) -> Result<Manifest> {
+    let place = format!("snapshot of batch {batch}");
+    let manifest = Manifest::decode(&store.manifest(batch)?).map_err(|error| error.context(&place))?;
+    if manifest.batch != batch {
+        return Err(Error::corrupt(format!("{place}: its manifest is of batch {}", manifest.batch)));
+    }
+    let bad = store.bad()?;
+    for file in &manifest.files {
+        if let Some((name, reason)) = bad.iter().find(|(name, _)| *name == file.name) {
+            return Err(Error::corrupt(format!("{place}: file {name} is marked bad: {reason}")));
+        }
+        match store.size(&file.name)? {
+            Some(bytes) if bytes == file.bytes => {}
+            Some(bytes) => {
+                return Err(Error::corrupt(format!(
+                    "{place}: file {} has {bytes} bytes instead of {}",
+                    file.name, file.bytes
+                )));
+            }
+            None => return Err(Error::corrupt(format!("{place}: file {} is missing", file.name))),
+        }
+    }
+    Ok(manifest)
 }
 
 /// Size and CRC-32 of a file.
