@@ -8,6 +8,7 @@ pub mod clock;
 pub mod engine;
 pub mod error;
 mod exec;
+pub mod failpoints;
 pub mod log;
 pub mod rdd;
 pub mod sink;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
+use crate::log::BatchLog;
 use crate::sink::{Records, Sink};
 use crate::source::{FedRecord, PartitionPosition, Plan, PlanRequest, Replay, SourceStart};
 use crate::stream::{AnySource, Input, Replace};
@@ -19,17 +20,20 @@ pub struct TestHooks {
     pub feed: Option<Feed>,
     /// What stands in for sinks.
     pub sinks: Option<ReplaceSink>,
+    /// What stands in for the log on disk.
+    pub log: Option<Arc<dyn BatchLog>>,
 }
 
 impl std::fmt::Debug for TestHooks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TestHooks {{ feed: {}, sinks: {} }}", self.feed.is_some(), self.sinks.is_some())
+        let TestHooks { feed, sinks, log } = self;
+        write!(f, "TestHooks {{ feed: {}, sinks: {}, log: {} }}", feed.is_some(), sinks.is_some(), log.is_some())
     }
 }
 
 impl Replace {
     pub(crate) fn of(hooks: TestHooks) -> Replace {
-        let TestHooks { feed, sinks } = hooks;
+        let TestHooks { feed, sinks, log: _ } = hooks;
         let keep_values = sinks.is_some();
         let source = feed.map(|feed| {
             let replace =

@@ -97,6 +97,7 @@ impl TestPond {
         let hooks = TestHooks {
             feed: Some(self.feed.clone()),
             sinks: Some(Box::new(move |_| Some(Box::new(collection.sink())))),
+            log: None,
         };
         let builder = StreamingContext::builder("pond")
             .directory(self.directory.path())

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use millpond_wal::LogOptions;
 
 use super::directory::Directory;
 use super::driver::Message;
@@ -119,7 +118,8 @@ impl Builder {
         self
     }
 
-    /// The size of a segment of the log in bytes; default 64 MiB. Smaller ones give disk space back sooner.
+    /// The size of a segment of the log in bytes; default 64 MiB, at least 64 KiB. Smaller ones give disk space back sooner; a
+    /// block or a plan takes at most half of one, and never more than 16 MiB.
     pub fn log_segment_bytes(mut self, bytes: u64) -> Self {
         self.settings.log_segment_bytes = bytes;
         self
@@ -181,8 +181,9 @@ impl Builder {
 
     /// As [`open`](Builder::open); what `describe` returns comes out beside the context.
     pub fn open_with<R>(self, describe: impl FnOnce(&Graph<'_>) -> Result<R>) -> Result<(StreamingContext, R)> {
-        let Builder { settings, clock, hooks } = self;
+        let Builder { settings, clock, mut hooks } = self;
         settings.validate()?;
+        let log = hooks.log.take();
         let graph = Graph::new(Replace::of(hooks));
         let returned = describe(&graph)?;
         let parts = graph.finish()?;
@@ -199,8 +200,7 @@ impl Builder {
             )));
         }
         let (directory, manifest) = Directory::open(&settings, zero)?;
-        let options = LogOptions { segment_bytes: settings.log_segment_bytes, ..LogOptions::default() };
-        let log = Arc::new(LocalBatchLog::new(&directory.log_path(), options));
+        let log = log.unwrap_or_else(|| Arc::new(LocalBatchLog::new(&directory.log_path(), settings.log_options())));
         let status = Arc::new(Status::new());
         // A little more than the driver's own limit, whose error says more.
         status.update(|shown| shown.stop_limit = settings.graceful_stop_timeout() + Duration::from_millis(500));

@@ -292,7 +292,7 @@ impl Machine {
             }
         }
         if let Some(frozen) = &mut self.frozen {
-            if !self.freezing && !frozen.writing && frozen.batch <= self.committed {
+            if !self.freezing && !frozen.writing && (frozen.batch <= self.committed || checkpoint_before_commit()) {
                 frozen.writing = true;
                 commands.push(Command::Write { batch: frozen.batch, checkpoint: frozen.checkpoint });
             }
@@ -391,6 +391,14 @@ impl Machine {
         self.frozen = None;
         self.over_limit = false;
     }
+}
+
+/// The negative control `break-checkpoint-before-commit`: true if a checkpoint is to be published without waiting for the
+/// sinks, as it must never be. Armed with `return`, in debug builds only.
+fn checkpoint_before_commit() -> bool {
+    #[cfg(debug_assertions)]
+    fail::fail_point!("break-checkpoint-before-commit", |_| true);
+    false
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use millpond_wal::LogOptions;
+
 use crate::error::{Error, Result};
 
 /// What a builder collects.
@@ -65,6 +67,17 @@ impl Settings {
         self.graceful_stop_timeout.unwrap_or_else(|| (10 * self.batch_interval).max(Duration::from_secs(10)))
     }
 
+    /// Small segments take small frames, and fewer zeros ahead.
+    pub(crate) fn log_options(&self) -> LogOptions {
+        let (segment_bytes, defaults) = (self.log_segment_bytes, LogOptions::default());
+        LogOptions {
+            segment_bytes,
+            preallocate_bytes: defaults.preallocate_bytes.min(segment_bytes / 4),
+            max_payload_bytes: u64::from(defaults.max_payload_bytes).min(segment_bytes / 2) as u32,
+            ..defaults
+        }
+    }
+
     pub(crate) fn threads(&self) -> usize {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
     }
@@ -98,10 +111,31 @@ impl Settings {
             format!("partitions is {:?}, it must be 1 to 1024", self.partitions),
         )?;
         check(self.task_attempts > 0, "task_attempts is 0, it must be at least 1".into())?;
+        check(
+            (64 << 10..=1 << 40).contains(&self.log_segment_bytes),
+            format!("log_segment_bytes is {}, it must be 64 KiB to 1 TiB", self.log_segment_bytes),
+        )?;
         check(self.retained_checkpoints > 0, "retained_checkpoints is 0, it must be at least 1".into())?;
         check(
             self.waiting_limit_bytes >= 1 << 20,
             format!("waiting_limit_bytes is {}, it must be at least 1 MiB", self.waiting_limit_bytes),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_takes_every_segment_size_that_the_settings_allow() {
+        for bytes in [64 << 10, (64 << 10) + 1, 16 << 20, 64 << 20, 1 << 40] {
+            let settings = Settings { log_segment_bytes: bytes, ..Settings::new("app") };
+            assert!(settings.validate().is_ok());
+            let checked = settings.log_options().validate();
+            assert!(checked.is_ok(), "{bytes}: {checked:?}");
+        }
+        let small = Settings { log_segment_bytes: (64 << 10) - 1, ..Settings::new("app") };
+        assert!(small.validate().is_err_and(|error| error.to_string().contains("log_segment_bytes")));
     }
 }
