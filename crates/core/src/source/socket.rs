@@ -262,3 +262,178 @@ impl Lines {
         if too_long || line.len() > self.limit_bytes { (&line[..line.len().min(SHOWN)], true) } else { (line, false) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::sync::mpsc::{Receiver as Inbox, channel};
+
+    use super::super::testing::{Collected, ManualClock, PATIENCE, collect, eventually, started_with};
+    use super::super::{SourceEvent, SourceEvents};
+    use super::*;
+
+    /// A server whose connections come one after the other, and a source of its lines.
+    struct World {
+        source: SocketSource,
+        clock: Arc<ManualClock>,
+        events: Inbox<SourceEvent>,
+    }
+
+    fn world(source: SocketSource) -> World {
+        let clock = Arc::<ManualClock>::default();
+        let (sender, events) = channel();
+        let source = started_with(source, None, |start| {
+            start.clock = Arc::<ManualClock>::clone(&clock);
+            start.events = SourceEvents::new(move |event| drop(sender.send(event)));
+        });
+        World { source, clock, events }
+    }
+
+    impl World {
+        /// Waits for a report; by then all that came before is stored.
+        fn next_error(&self) -> String {
+            match self.events.recv_timeout(PATIENCE).unwrap() {
+                SourceEvent::Error(error) => error.to_string(),
+                SourceEvent::Fatal(error) => panic!("fatal: {error}"),
+            }
+        }
+
+        fn batch(&mut self, time_ms: u64) -> Collected<String> {
+            let time = BatchTime::from_ms(time_ms);
+            let request = PlanRequest { time, interval: Duration::from_secs(1), max_records: None };
+            let plan = self.source.plan(&request).unwrap();
+            let collected = collect(&mut self.source, &plan).unwrap();
+            assert_eq!(collected.records.len() as u64 + collected.skipped, plan.records);
+            collected
+        }
+    }
+
+    /// The next connection, or a panic if none comes in time.
+    fn accept(listener: &TcpListener) -> TcpStream {
+        let listener = listener.try_clone().unwrap();
+        let (sender, accepted) = channel();
+        thread::spawn(move || drop(sender.send(listener.accept().unwrap().0)));
+        accepted.recv_timeout(PATIENCE).unwrap()
+    }
+
+    fn listen() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        (listener, address)
+    }
+
+    #[test]
+    fn k1_the_lines_of_a_socket_come_in_order() {
+        let (listener, address) = listen();
+        let mut world = world(SocketSource::connect(address));
+        let mut server = accept(&listener);
+        for line in 1..=5 {
+            writeln!(server, "{line}").unwrap();
+        }
+        drop(server);
+        assert!(world.next_error().contains("closed the connection"));
+        assert_eq!(world.batch(1000).records, ["1", "2", "3", "4", "5"]);
+    }
+
+    #[test]
+    fn k2_a_socket_without_data_gives_empty_batches() {
+        let (listener, address) = listen();
+        let mut world = world(SocketSource::connect(address));
+        let _server = accept(&listener);
+        assert_eq!(world.batch(1000).records, [""; 0]);
+        assert!(!world.source.has_waiting());
+    }
+
+    #[test]
+    fn a_refused_connection_is_told_and_tried_again_after_the_delay() {
+        let (listener, address) = listen();
+        drop(listener);
+        let world = world(SocketSource::connect(address.clone()).restart_delay(Duration::from_secs(3)));
+        let told = world.next_error();
+        assert!(told.contains(&address) && told.contains("started again in 3000 ms"), "{told}");
+        assert!(world.events.try_recv().is_err());
+        let listener = TcpListener::bind(&address).unwrap();
+        // The delay begins when the receiver has stopped, so the clock moves until the connection is there.
+        let (sender, accepted) = channel();
+        thread::spawn(move || drop(sender.send(listener.accept().unwrap().0)));
+        for second in 1.. {
+            world.clock.set_ms(second * 1000);
+            if accepted.recv_timeout(Duration::from_millis(20)).is_ok() {
+                assert!(second >= 3, "connected after {second} s");
+                break;
+            }
+            assert!(second < 1000, "never connected again");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_breaks_is_made_again_and_no_line_is_mixed_with_another() {
+        let (listener, address) = listen();
+        let mut world = world(SocketSource::connect(address).restart_delay(Duration::ZERO));
+        let mut server = accept(&listener);
+        write!(server, "one\ntw").unwrap();
+        drop(server);
+        assert!(world.next_error().contains("closed the connection"));
+        let mut server = accept(&listener);
+        write!(server, "three\nfour").unwrap();
+        drop(server);
+        assert!(world.next_error().contains("closed the connection"));
+        assert_eq!(world.batch(1000).records, ["one", "tw", "three", "four"]);
+    }
+
+    #[test]
+    fn lines_that_are_no_utf8_or_too_long_are_counted_and_never_a_stop() {
+        let (listener, address) = listen();
+        let mut world = world(SocketSource::connect(address).line_limit_bytes(10));
+        let mut server = accept(&listener);
+        server.write_all(b"good\r\nb\xFFd\n0123456789\r\n0123456789a\n\n").unwrap();
+        server.write_all(&[b'x'; 300_000]).unwrap();
+        server.write_all(b"\nlast").unwrap();
+        drop(server);
+        world.next_error();
+        let collected = world.batch(1000);
+        assert_eq!(collected.records, ["good", "0123456789", "", "last"]);
+        assert_eq!(collected.skipped, 3);
+    }
+
+    #[test]
+    fn a_graceful_stop_keeps_what_was_read() {
+        let (listener, address) = listen();
+        let mut world = world(SocketSource::connect(address));
+        let mut server = accept(&listener);
+        writeln!(server, "a").unwrap();
+        eventually("the line is stored", || world.source.has_waiting());
+        world.source.stop_receiving().unwrap();
+        assert_eq!(world.batch(1000).records, ["a"]);
+        assert!(!world.source.has_waiting());
+        assert_eq!(world.batch(2000).records, [""; 0]);
+    }
+
+    #[test]
+    fn fed_records_are_lines() {
+        let source = SocketSource::connect("nowhere:1");
+        assert_eq!(Collected::of(&*source.feed(vec!["a b".into()]).unwrap()).unwrap().records, ["a b"]);
+    }
+
+    #[test]
+    fn every_way_to_divide_the_bytes_gives_the_same_lines() {
+        let text = b"one\r\ntwo\n\nfour and more\nfive\r";
+        let expected: Vec<(&[u8], bool)> =
+            vec![(b"one", false), (b"two", false), (b"", false), (b"four and mor", true), (b"five", false)];
+        for step in 1..=text.len() {
+            let mut lines = Lines::new(11);
+            let mut seen: Vec<(Vec<u8>, bool)> = Vec::new();
+            let mut store = |records: Vec<(&[u8], bool)>| {
+                seen.extend(records.into_iter().map(|(line, cut)| (line.to_vec(), cut)));
+                Ok(())
+            };
+            text.chunks(step).for_each(|chunk| lines.push(chunk, &mut store).unwrap());
+            lines.end(&mut store).unwrap();
+            let fits = |(seen, cut): &(Vec<u8>, bool), (line, too_long): &(&[u8], bool)| {
+                *cut == *too_long && if *cut { seen.starts_with(b"four and") } else { seen == line }
+            };
+            assert!(seen.len() == 5 && seen.iter().zip(&expected).all(|(a, b)| fits(a, b)), "{step}: {seen:?}");
+        }
+    }
+}

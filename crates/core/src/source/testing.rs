@@ -104,6 +104,15 @@ pub(crate) fn collect<S: Source>(source: &mut S, plan: &Plan) -> Result<Collecte
 /// The longest that a test waits for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Waits until something holds that another thread brings about.
+pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < PATIENCE, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
 /// A clock that only the test moves.
 #[derive(Default)]
 pub(crate) struct ManualClock {

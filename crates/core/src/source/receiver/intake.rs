@@ -307,7 +307,8 @@ impl Intake {
         loop {
             let settled = state.oldest_complete().is_none_or(|oldest| oldest > last);
             let left = PLAN_WAIT.saturating_sub(began.elapsed());
-            if settled || state.blocked || state.failing.is_some() || left.is_zero() {
+            let held_up = state.blocked || (state.failing.is_some() && state.under_way.is_empty());
+            if settled || held_up || left.is_zero() {
                 return state;
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::{future::Future, pin::Pin};
 
-use super::super::testing::{Collected, ManualClock, PATIENCE, TestLog, collect};
+use super::super::testing::{Collected, ManualClock, PATIENCE, TestLog, collect, eventually};
 use super::super::{BlockId, SourceEvent, SourceEvents};
 use super::*;
 use crate::clock::Clock;
@@ -18,10 +18,13 @@ enum Seen {
     Stopping,
 }
 
+/// What a receiver does when it is stopped.
+type OnStop = Box<dyn FnMut(&ReceiverHandle<u64>) + Send>;
+
 /// A receiver that hands its handle to the test.
 struct Handed {
     seen: mpsc::Sender<Seen>,
-    on_stop: Box<dyn FnMut(&ReceiverHandle<u64>) + Send>,
+    on_stop: OnStop,
     handle: Option<ReceiverHandle<u64>>,
 }
 
@@ -293,7 +296,9 @@ fn j7_a_receiver_that_ignores_the_stop_is_named_after_the_limit() {
     let (release, wait) = mpsc::channel::<()>();
     let (mut source, handle, _) = world.receiver_with(
         |source| source.stop_limit(Duration::from_millis(50)),
-        move |_| drop(wait.recv_timeout(PATIENCE)),
+        move |_| {
+            let _ = wait.recv_timeout(PATIENCE);
+        },
     );
     handle.store(1).unwrap();
     let error = source.stop_receiving().unwrap_err();
@@ -420,9 +425,7 @@ fn storing_waits_when_the_budget_is_used_up_and_goes_on_when_a_batch_is_released
     handle.store_group(&[1; 5]).unwrap();
     let outcome = aside(move || handle.store_group(&[2; 5]));
     // The logger is known to wait for room.
-    while !source.intake.lock().blocked {
-        thread::yield_now();
-    }
+    eventually("the logger waits", || source.intake.lock().blocked);
     assert_eq!(world.batch(&mut source, 1000), [1; 5], "planning does not wait for what waits for it");
     assert!(outcome.try_recv().is_err());
     source.release(BatchTime::from_ms(1000));
@@ -440,9 +443,7 @@ fn at_most_ten_blocks_wait_for_the_log() {
         let state = source.intake.lock();
         state.cut.len() + state.under_way.len()
     };
-    while waiting(&source) < 10 {
-        thread::yield_now();
-    }
+    eventually("ten blocks wait", || waiting(&source) >= 10);
     assert!(storing.try_recv().is_err());
     assert_eq!(waiting(&source), 10);
     world.log.pass();
@@ -575,9 +576,12 @@ fn a_graceful_stop_logs_what_was_pushed() {
     let world = World::new();
     let (pusher, mut source) = channel::<u64>();
     source.start(world.start()).unwrap();
+    world.log.hold();
     let mut push = pusher.push(1);
-    let _ = poll(&mut push);
-    source.stop_receiving().unwrap();
+    assert!(poll(&mut push).is_pending());
+    let stopped = aside(move || source.stop_receiving().map(|()| source));
+    world.log.pass();
+    let mut source = stopped.recv_timeout(PATIENCE).unwrap().unwrap();
     block_on(push).unwrap();
     assert!(source.has_waiting());
     assert_eq!(world.batch(&mut source, 1000), [1]);
