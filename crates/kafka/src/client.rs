@@ -169,7 +169,10 @@ pub(crate) fn wait_for_cluster(
             return Err(Error::new(kind_of(Some(code)), what));
         }
         if !go_on() {
-            return Err(Error::new(ErrorKind::Stopped, format!("{}: stopped while waiting for a broker", reports.of())));
+            return Err(Error::new(
+                ErrorKind::Stopped,
+                format!("{}: stopped while waiting for a broker", reports.of()),
+            ));
         }
         if Instant::now() >= deadline {
             let reason = reports.take_errors().pop().map_or(String::new(), |(_, reason)| format!(" ({reason})"));
@@ -201,9 +204,7 @@ pub(crate) fn retry<T>(
         let result = request(left.clamp(Duration::from_millis(100), REQUEST_LIMIT));
         serve();
         match result {
-            Err(error)
-                if kind_of(error.rdkafka_error_code()) == ErrorKind::Retry && Instant::now() < deadline =>
-            {
+            Err(error) if kind_of(error.rdkafka_error_code()) == ErrorKind::Retry && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(50).min(left));
             }
             done => return done,

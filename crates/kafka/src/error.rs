@@ -48,7 +48,8 @@ pub(crate) fn refused_setting(of: &str, error: KafkaError) -> Error {
 }
 
 fn needs_tls(why: &str) -> bool {
-    !cfg!(feature = "tls") && ["not available at build time", "not built with", "requires OpenSSL", "No provider for SASL"]
-        .iter()
-        .any(|part| why.contains(part))
+    !cfg!(feature = "tls")
+        && ["not available at build time", "not built with", "requires OpenSSL", "No provider for SASL"]
+            .iter()
+            .any(|part| why.contains(part))
 }

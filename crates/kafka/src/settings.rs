@@ -10,7 +10,8 @@ pub(crate) struct Settings(Vec<(String, String)>);
 
 const ADDRESS: &str = "it is the first argument of the source or sink";
 const BY_OFFSET: &str = "the offset of every partition is kept by the engine, which alone says where reading goes on";
-const NO_GROUP: &str = "partitions are assigned by the source itself; it joins no group, so that a restart waits for nobody";
+const NO_GROUP: &str =
+    "partitions are assigned by the source itself; it joins no group, so that a restart waits for nobody";
 
 /// Settings that a source refuses, with the reason.
 const SOURCE: &[(&str, &str)] = &[
@@ -40,7 +41,8 @@ const SOURCE: &[(&str, &str)] = &[
     ("log.queue", "the log of the client goes to `tracing`"),
 ];
 
-const ORDER: &str = "exactly-once needs the idempotent producer with acknowledgements of all replicas and retries in order";
+const ORDER: &str =
+    "exactly-once needs the idempotent producer with acknowledgements of all replicas and retries in order";
 
 /// Settings that a sink refuses, with the reason.
 const SINK: &[(&str, &str)] = &[
@@ -100,7 +102,9 @@ impl Settings {
                 );
             }
             if matches!(&**key, "sasl.mechanism" | "sasl.mechanisms") && value.eq_ignore_ascii_case("GSSAPI") {
-                return refuse("Kerberos (GSSAPI) is not supported; PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER are");
+                return refuse(
+                    "Kerberos (GSSAPI) is not supported; PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER are",
+                );
             }
         }
         Ok(())
@@ -115,8 +119,10 @@ impl Settings {
                 Some(set) => {
                     return Err(Error::new(
                         ErrorKind::Configuration,
-                        format!("the Kafka setting `{key}` is `{set}` for one sink and `{value}` for another of the same \
-                                 cluster: they share one producer"),
+                        format!(
+                            "the Kafka setting `{key}` is `{set}` for one sink and `{value}` for another of the same \
+                                 cluster: they share one producer"
+                        ),
                     ));
                 }
             }
@@ -146,8 +152,24 @@ impl Settings {
 
     /// The program's settings that a client of another type understands too: addresses, security, sockets.
     pub(crate) fn common(&self) -> Settings {
-        const PREFIXES: &[&str] = &["security.", "sasl.", "ssl.", "socket.", "broker.", "client.", "enable.ssl.", "https.",
-            "reconnect.", "metadata.", "topic.metadata.", "debug", "log", "connections.", "enable.sasl.", "api.version."];
+        const PREFIXES: &[&str] = &[
+            "security.",
+            "sasl.",
+            "ssl.",
+            "socket.",
+            "broker.",
+            "client.",
+            "enable.ssl.",
+            "https.",
+            "reconnect.",
+            "metadata.",
+            "topic.metadata.",
+            "debug",
+            "log",
+            "connections.",
+            "enable.sasl.",
+            "api.version.",
+        ];
         let is_common = |key: &str| PREFIXES.iter().any(|prefix| key.starts_with(prefix));
         Settings(self.0.iter().filter(|(key, _)| is_common(key)).cloned().collect())
     }
@@ -187,7 +209,9 @@ mod tests {
     #[cfg(not(feature = "tls"))]
     #[test]
     fn encryption_without_the_feature_is_refused_with_the_way_out() {
-        for (key, value) in [("security.protocol", "SASL_SSL"), ("ssl.ca.location", "ca.pem"), ("sasl.mechanism", "SCRAM-SHA-256")] {
+        for (key, value) in
+            [("security.protocol", "SASL_SSL"), ("ssl.ca.location", "ca.pem"), ("sasl.mechanism", "SCRAM-SHA-256")]
+        {
             let error = settings(key, value).check_sink().expect_err(key);
             assert!(error.to_string().contains("feature `tls`"), "{error}");
         }

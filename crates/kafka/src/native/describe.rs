@@ -149,7 +149,10 @@ unsafe fn topic_info(topic: *const rd::rd_kafka_TopicDescription_t) -> TopicInfo
         let id = rd::rd_kafka_TopicDescription_topic_id(topic);
         let id = match id.is_null() {
             true => TopicId::default(),
-            false => TopicId::from_bits(rd::rd_kafka_Uuid_most_significant_bits(id), rd::rd_kafka_Uuid_least_significant_bits(id)),
+            false => TopicId::from_bits(
+                rd::rd_kafka_Uuid_most_significant_bits(id),
+                rd::rd_kafka_Uuid_least_significant_bits(id),
+            ),
         };
         let mut count = 0;
         let partitions = rd::rd_kafka_TopicDescription_partitions(topic, &mut count);
@@ -164,7 +167,11 @@ unsafe fn topic_info(topic: *const rd::rd_kafka_TopicDescription_t) -> TopicInfo
 }
 
 /// The high watermark of a partition as the last response to a fetch told it; `None` before the first. No request is made.
-pub(crate) fn cached_high_watermark<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: i32) -> Option<i64> {
+pub(crate) fn cached_high_watermark<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+) -> Option<i64> {
     let name = CString::new(topic).ok()?;
     let (mut low, mut high) = (-1, -1);
     // SAFETY: client and name are alive, the numbers are written before the call returns.

@@ -37,8 +37,8 @@ pub(crate) enum Fetched {
     Event { topic: String, partition: i32, code: Code, offset: i64, text: String },
 }
 
-/// A queue that gets the messages of the partitions forwarded to it. Everything else that a consumer has to say stays in
-/// the consumer's own queue.
+/// A queue of messages, of one partition or of all that are forwarded to it. Everything else that a consumer has to say
+/// stays in the consumer's own queue.
 pub(crate) struct FetchQueue {
     queue: NonNull<rd::rd_kafka_queue_t>,
     consumer: Arc<Consumer>,
@@ -65,18 +65,25 @@ impl FetchQueue {
         FetchQueue { queue, consumer, headers: Arc::default() }
     }
 
+    /// The own queue of one partition, which nothing else reads; to be called before the partition is assigned.
+    pub(crate) fn of_partition(consumer: Arc<Consumer>, topic: &str, partition: i32) -> Result<Self, KafkaError> {
+        let queue = partition_queue(&consumer, topic, partition)?;
+        // SAFETY: the queue is alive; forwarding to nothing keeps its messages in it.
+        unsafe { rd::rd_kafka_queue_forward(queue.as_ptr(), ptr::null_mut()) }
+        Ok(FetchQueue { queue, consumer, headers: Arc::default() })
+    }
+
     /// Has the messages of a partition come here; to be called before it is assigned.
+    ///
+    /// Once only for each partition of a consumer: when a partition is given up, librdkafka undoes the forwarding some time
+    /// later, which would undo a second one too.
     pub(crate) fn forward(&self, topic: &str, partition: i32) -> Result<(), KafkaError> {
-        let name = CString::new(topic)?;
-        // SAFETY: client, name and both queues are alive; the handle of the partition's queue is given back, the forwarding
-        // stays (librdkafka counts the references itself).
+        let queue = partition_queue(&self.consumer, topic, partition)?;
+        // SAFETY: both queues are alive; the handle of the partition's queue is given back, the forwarding stays (librdkafka
+        // counts the references itself).
         unsafe {
-            let queue = rd::rd_kafka_queue_get_partition(self.consumer.client().native_ptr(), name.as_ptr(), partition);
-            if queue.is_null() {
-                return Err(KafkaError::Global(Code::UnknownPartition));
-            }
-            rd::rd_kafka_queue_forward(queue, self.queue.as_ptr());
-            rd::rd_kafka_queue_destroy(queue);
+            rd::rd_kafka_queue_forward(queue.as_ptr(), self.queue.as_ptr());
+            rd::rd_kafka_queue_destroy(queue.as_ptr());
         }
         Ok(())
     }
@@ -101,6 +108,18 @@ impl FetchQueue {
             unsafe { rd::rd_kafka_consume_batch_queue(self.queue.as_ptr(), limit_ms, list.as_mut_ptr(), list.len()) };
         usize::try_from(count).unwrap_or(0)
     }
+}
+
+/// A handle of the queue of a partition, to be destroyed by the caller.
+fn partition_queue(
+    consumer: &Consumer,
+    topic: &str,
+    partition: i32,
+) -> Result<NonNull<rd::rd_kafka_queue_t>, KafkaError> {
+    let name = CString::new(topic)?;
+    // SAFETY: client and name are alive.
+    let queue = unsafe { rd::rd_kafka_queue_get_partition(consumer.client().native_ptr(), name.as_ptr(), partition) };
+    NonNull::new(queue).ok_or(KafkaError::Global(Code::UnknownPartition))
 }
 
 /// Messages of one partition, in order, without gaps in what was delivered.

@@ -149,7 +149,8 @@ impl TopicHandle {
             Ok(good) if good == batch.len() => (good, None),
             _ => {
                 // Once the queue is full nothing more of the batch is taken; any other error ends the transaction.
-                let failed = |message: &rd::rd_kafka_message_t| message.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+                let failed =
+                    |message: &rd::rd_kafka_message_t| message.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
                 let first = batch.iter().position(failed);
                 (first.unwrap_or(batch.len()), first.map(|at| batch[at].err.into()))
             }
@@ -185,10 +186,7 @@ impl TopicHandle {
             },
             memory(vtype::RD_KAFKA_VTYPE_VALUE, record.value()),
             memory(vtype::RD_KAFKA_VTYPE_KEY, record.key()),
-            rd::rd_kafka_vu_t {
-                vtype: vtype::RD_KAFKA_VTYPE_HEADERS,
-                u: rd::rd_kafka_vu_s__bindgen_ty_1 { headers },
-            },
+            rd::rd_kafka_vu_t { vtype: vtype::RD_KAFKA_VTYPE_HEADERS, u: rd::rd_kafka_vu_s__bindgen_ty_1 { headers } },
         ];
         // SAFETY: every argument has the member that its type names; key and value are copied. The headers belong to
         // librdkafka if the call succeeds, to us if not; the error, if there is one, is ours.

@@ -22,11 +22,8 @@ use crate::native::{TopicInfo, describe_topics};
 use crate::settings::Settings;
 
 /// Small segments, cleaned eagerly: a start reads the topic from its beginning.
-const TOPIC: &[(&str, &str)] = &[
-    ("cleanup.policy", "compact"),
-    ("segment.bytes", "1048576"),
-    ("min.cleanable.dirty.ratio", "0.1"),
-];
+const TOPIC: &[(&str, &str)] =
+    &[("cleanup.policy", "compact"), ("segment.bytes", "1048576"), ("min.cleanable.dirty.ratio", "0.1")];
 const PARTITION: i32 = 0;
 
 /// The clients that read the cursor topic and ask about the cluster; they write nothing and shut out nobody.
@@ -134,8 +131,7 @@ impl Cursors {
             NewTopic::new(&self.topic, 1, TopicReplication::Fixed(-1)),
             |topic, (key, value)| topic.set(key, value),
         );
-        let options =
-            AdminOptions::new().request_timeout(Some(REQUEST_LIMIT)).operation_timeout(Some(REQUEST_LIMIT));
+        let options = AdminOptions::new().request_timeout(Some(REQUEST_LIMIT)).operation_timeout(Some(REQUEST_LIMIT));
         let create = |limit| {
             let results = block_on(limit, self.admin.create_topics([&topic], &options))?;
             match results.into_iter().next() {
@@ -221,7 +217,8 @@ impl Cursors {
                     deadline = Instant::now() + self.limit;
                     let offset = message.offset();
                     if let Some(value) = message.payload() {
-                        let place = |error: Error| error.context(format!("cursor topic {}, offset {offset}", self.topic));
+                        let place =
+                            |error: Error| error.context(format!("cursor topic {}, offset {offset}", self.topic));
                         let cursor = Cursor::decode(value).map_err(place)?;
                         let sink = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
                         let known: &mut Cursor = newest.entry(sink).or_insert_with(|| cursor.clone());

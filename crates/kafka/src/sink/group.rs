@@ -47,13 +47,8 @@ impl Groups {
             None => {
                 let (topic, offsets) =
                     (options.cursor_topic(&start.application), options.offsets_group(&start.application));
-                let (cursors, cluster_id) = Cursors::connect(
-                    &options.brokers,
-                    topic,
-                    &offsets,
-                    &options.settings,
-                    options.wait_for_broker,
-                )?;
+                let (cursors, cluster_id) =
+                    Cursors::connect(&options.brokers, topic, &offsets, &options.settings, options.wait_for_broker)?;
                 match groups.iter().find(|group| group.cluster_id == cluster_id && !cluster_id.is_empty()) {
                     Some(group) => Arc::clone(group),
                     None => {
@@ -321,7 +316,8 @@ impl Group {
         // What was believed committed must be what is there.
         let differs = committed.iter().find(|(sink, cursor)| found.get(*sink) != Some(cursor));
         if let Some((sink, cursor)) = differs {
-            let what = format!("the cursor of sink `{sink}` is not that of batch {}, which was committed last", cursor.batch);
+            let what =
+                format!("the cursor of sink `{sink}` is not that of batch {}, which was committed last", cursor.batch);
             return Err(Error::new(ErrorKind::Retry, what));
         }
         state.committed = found;
@@ -553,7 +549,8 @@ impl Group {
     /// The negative control: what must never be.
     fn write_cursor_outside(&self, records: &Records) -> Outcome<()> {
         use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-        let broken = |error: rdkafka::error::KafkaError| Failure::Abort(crate::error::failed("negative control", error));
+        let broken =
+            |error: rdkafka::error::KafkaError| Failure::Abort(crate::error::failed("negative control", error));
         let config = Settings::default().client(&self.brokers, &[], &[]);
         let producer: BaseProducer = config.create().map_err(broken)?;
         for record in records.iter() {

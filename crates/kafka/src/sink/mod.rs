@@ -176,25 +176,22 @@ impl Sink for KafkaSink {
     }
 
     fn peek(&mut self, start: &SinkStart) -> Result<Option<Cursor>> {
-        let place = format!("sink `{}`", start.name);
-        self.check(start).map_err(|error| error.context(&place))?;
+        self.check(start)?;
         let groups = start.shared.get::<Groups>();
-        let group = groups.join(&self.options, start).map_err(|error| error.context(&place))?;
-        let mut remembered = Remembered::decode(&start.remembered).map_err(|error| error.context(&place))?;
-        remembered.check(group.cluster_id(), &self.options.brokers).map_err(|error| error.context(&place))?;
+        let group = groups.join(&self.options, start)?;
+        let mut remembered = Remembered::decode(&start.remembered)?;
+        remembered.check(group.cluster_id(), &self.options.brokers)?;
         remembered.add(group.cluster_id(), group.transactional_id());
         // A sink that recovers keeps what it knew.
         let generation = self.joined.as_ref().map_or(0, |joined| joined.generation);
         self.joined = Some(Joined { name: start.name.clone(), group: Arc::clone(&group), remembered, generation });
-        group.peek(&start.name).map_err(|error| error.context(&place))
+        group.peek(&start.name)
     }
 
-    fn fence(&mut self, start: &SinkStart) -> Result<Option<Cursor>> {
-        let place = format!("sink `{}`", start.name);
+    fn fence(&mut self, _start: &SinkStart) -> Result<Option<Cursor>> {
         let joined = self.joined()?;
         let old_ids = joined.remembered.other_ids(joined.group.transactional_id());
-        let fenced = joined.group.fence(&joined.name, joined.generation, &old_ids);
-        let (generation, cursor) = fenced.map_err(|error| error.context(&place))?;
+        let (generation, cursor) = joined.group.fence(&joined.name, joined.generation, &old_ids)?;
         joined.generation = generation;
         Ok(cursor)
     }
@@ -205,39 +202,33 @@ impl Sink for KafkaSink {
 
     fn begin(&mut self, batch: BatchTime) -> Result<()> {
         let joined = self.joined()?;
-        joined.group.begin(&joined.name, batch).map_err(|error| joined.place(error))
+        joined.group.begin(&joined.name, batch)
     }
 
     fn write(&mut self, records: Records) -> Result<()> {
         let topic = self.options.topic.clone();
         let joined = self.joined()?;
-        joined.group.write(&topic, &records).map_err(|error| joined.place(error))
+        joined.group.write(&topic, &records)
     }
 
     fn prepare(&mut self, cursor: &Cursor, positions: &[SourcePositions]) -> Result<()> {
         let joined = self.joined()?;
-        joined.group.prepare(&joined.name, cursor, positions).map_err(|error| joined.place(error))
+        joined.group.prepare(&joined.name, cursor, positions)
     }
 
     fn commit(&mut self) -> Result<()> {
         let joined = self.joined()?;
-        joined.group.commit(&joined.name).map_err(|error| joined.place(error))
+        joined.group.commit(&joined.name)
     }
 
     fn abort(&mut self) -> Result<()> {
         let joined = self.joined()?;
-        joined.group.abort(&joined.name).map_err(|error| joined.place(error))
+        joined.group.abort(&joined.name)
     }
 
     fn close(&mut self) {
         if let Some(joined) = self.joined.take() {
             joined.group.close();
         }
-    }
-}
-
-impl Joined {
-    fn place(&self, error: Error) -> Error {
-        error.context(format!("sink `{}`", self.name))
     }
 }

@@ -89,7 +89,9 @@ fn wait(results: &mpsc::Receiver<Result<BlockId>>, go_on: impl Fn() -> bool) -> 
         match results.recv_timeout(WAIT) {
             Ok(result) => return Ok(result),
             Err(mpsc::RecvTimeoutError::Timeout) if go_on() => {}
-            Err(_) => return Err(Error::new(ErrorKind::Stopped, "the source was stopped while a block was being logged")),
+            Err(_) => {
+                return Err(Error::new(ErrorKind::Stopped, "the source was stopped while a block was being logged"));
+            }
         }
     }
 }

@@ -148,7 +148,10 @@ mod tests {
         let mut seen = 0;
         let whole = decode_records(&bytes, |record| {
             seen += 1;
-            assert_eq!((record.offset, record.timestamp_ms, record.key, record.value), (7, Some(1000), Some(&b"k"[..]), None));
+            assert_eq!(
+                (record.offset, record.timestamp_ms, record.key, record.value),
+                (7, Some(1000), Some(&b"k"[..]), None)
+            );
             assert_eq!(record.headers, [("h".to_owned(), Some(b"v".to_vec()))]);
             Ok(())
         });

@@ -73,7 +73,12 @@ impl Discovery {
     /// As [`topics`](Self::topics), waiting a little for those that the program names.
     ///
     /// `may_miss`: topics whose absence is somebody else's matter.
-    pub(crate) fn first(&self, consumer: &Consumer, limit: Duration, may_miss: impl Fn(&str) -> bool) -> Result<Vec<TopicInfo>> {
+    pub(crate) fn first(
+        &self,
+        consumer: &Consumer,
+        limit: Duration,
+        may_miss: impl Fn(&str) -> bool,
+    ) -> Result<Vec<TopicInfo>> {
         let deadline = Instant::now() + UNKNOWN_TOPIC_LIMIT;
         loop {
             let topics = self.topics(consumer, limit)?;
@@ -100,7 +105,10 @@ impl Discovery {
         for topic in topics.iter().filter(|topic| !may_miss(&topic.name)) {
             match topic.error {
                 Some(Code::UnknownTopicOrPartition) => {
-                    return Some(Error::new(ErrorKind::Retry, format!("topic {} does not exist: create it", topic.name)));
+                    return Some(Error::new(
+                        ErrorKind::Retry,
+                        format!("topic {} does not exist: create it", topic.name),
+                    ));
                 }
                 Some(code) => return Some(refused(topic, code)),
                 None => {}
@@ -144,7 +152,8 @@ pub(crate) fn starting_offsets(
         StartingOffsets::Latest => offsets(consumer, keys, Offset::End, limit),
         StartingOffsets::Given(given) => {
             let earliest = offsets(consumer, keys, Offset::Beginning, limit)?;
-            let given = |(topic, partition): &Key| given.get(&(topic.to_string(), *partition)).map(|offset| *offset as i64);
+            let given =
+                |(topic, partition): &Key| given.get(&(topic.to_string(), *partition)).map(|offset| *offset as i64);
             Ok(keys.iter().zip(earliest).map(|(key, earliest)| given(key).unwrap_or(earliest)).collect())
         }
         StartingOffsets::ByTimestamp(time_ms) => {
@@ -176,7 +185,9 @@ fn offsets(consumer: &Consumer, keys: &[Key], at: Offset, limit: Duration) -> Re
             let element = elements.iter().find(|found| found.topic() == &*key.0 && found.partition() == key.1);
             element.map_or(-1, |element| element.offset().to_raw().unwrap_or(-1))
         };
-        if elements.len() == keys.len() && elements.iter().zip(keys).all(|(e, k)| e.topic() == &*k.0 && e.partition() == k.1) {
+        if elements.len() == keys.len()
+            && elements.iter().zip(keys).all(|(e, k)| e.topic() == &*k.0 && e.partition() == k.1)
+        {
             return Ok(elements.iter().map(|element| element.offset().to_raw().unwrap_or(-1)).collect());
         }
         Ok(keys.iter().map(offset).collect())

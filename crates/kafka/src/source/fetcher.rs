@@ -16,7 +16,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::blocks::log_run;
 use super::discovery::{Discovery, Ends, ends, starting_offsets};
 use super::metrics::{KafkaSourceMetrics, add};
-use super::options::{Lost, Options};
+use super::options::{Lost, Options, StartingOffsets};
 use super::queues::{Key, Lease, PartitionQueue, Queues, Run};
 use super::replay::{BESIDE, another_cluster, lost, lost_unseen};
 use crate::client::{Consumer, Reports, client_of, consumer, serve, wait_for_cluster};
@@ -84,6 +84,8 @@ pub(crate) struct Fetcher {
     cluster: u64,
     partitions: HashMap<Key, Watched>,
     topics: HashMap<String, WatchedTopic>,
+    /// The consumer has given a partition up.
+    given_up: bool,
     next_discovery: Instant,
     next_look: Instant,
     reported: HashMap<String, Instant>,
@@ -110,7 +112,7 @@ impl Fetcher {
     pub(crate) fn connect(task: Task) -> Result<Self> {
         let options = Arc::clone(&task.options);
         let discovery = Discovery::new(&options)?;
-        let consumer = Arc::new(consumer(&options.client(&task.group), Reports::new(format!("source `{}`", task.name)))?);
+        let consumer = open(&task)?;
         let goes_on = || task.shared.goes_on();
         let id = wait_for_cluster(
             client_of(&consumer),
@@ -126,6 +128,7 @@ impl Fetcher {
             cluster: cluster_hash(&id),
             partitions: HashMap::new(),
             topics: HashMap::new(),
+            given_up: false,
             next_discovery: Instant::now() + options.discover_every,
             next_look: Instant::now(),
             reported: HashMap::new(),
@@ -153,6 +156,8 @@ impl Fetcher {
             self.check_ends(key, ends)?;
         }
         self.add_new(&topics, limit)?;
+        // What is found later was not there at the first start.
+        self.task.first_start = false;
         let mut all: Vec<Key> = keys(&topics).collect();
         all.retain(|key| self.is_reached(key));
         self.assign(&all)
@@ -231,7 +236,10 @@ impl Fetcher {
             self.lose(&what, Some((ends.low - fetched) as u64))?;
             self.jump(key, ends.low);
         } else if reached && fetched > ends.high {
-            let what = format!("{name} ends at offset {}, but was read up to {fetched}: the broker has lost records", ends.high);
+            let what = format!(
+                "{name} ends at offset {}, but was read up to {fetched}: the broker has lost records",
+                ends.high
+            );
             self.lose(&what, Some((fetched - ends.high) as u64))?;
             self.jump(key, ends.high);
         } else if !reached && fetched <= ends.high {
@@ -284,9 +292,8 @@ impl Fetcher {
         if new.is_empty() {
             return Ok(new);
         }
-        let first = std::mem::replace(&mut self.task.first_start, false);
-        let earliest = super::options::StartingOffsets::Earliest;
-        let starting = if first { &self.task.options.starting } else { &earliest };
+        let earliest = StartingOffsets::Earliest;
+        let starting = if self.task.first_start { &self.task.options.starting } else { &earliest };
         let offsets = starting_offsets(&self.consumer, &new, starting, limit)?;
         let found = ends(&self.consumer, &new, limit)?;
         let mut queues = self.task.shared.queues();
@@ -308,7 +315,8 @@ impl Fetcher {
             let fetched = self.task.shared.queues().partitions.get(key).map_or(0, |queue| queue.fetched);
             let place = || format!("cannot read {} from offset {fetched}", partition_name(&key.0, key.1));
             self.queue.forward(&key.0, key.1).map_err(|error| failed(place(), error))?;
-            list.add_partition_offset(&key.0, key.1, Offset::Offset(fetched)).map_err(|error| failed(place(), error))?;
+            list.add_partition_offset(&key.0, key.1, Offset::Offset(fetched))
+                .map_err(|error| failed(place(), error))?;
             watched.assigned = true;
         }
         if list.count() == 0 {
@@ -317,12 +325,26 @@ impl Fetcher {
         self.consumer.incremental_assign(&list).map_err(|error| failed("cannot assign partitions", error))
     }
 
+    /// Begins anew with another consumer, at what is to be fetched next: a partition that was given up cannot be taken again
+    /// by the same one (see [`FetchQueue::forward`]).
+    fn reopen(&mut self) -> Result<()> {
+        let mut keys: Vec<Key> =
+            self.partitions.iter().filter(|(_, w)| w.assigned).map(|(key, _)| key.clone()).collect();
+        keys.sort();
+        self.consumer = open(&self.task)?;
+        self.queue = FetchQueue::new(Arc::clone(&self.consumer));
+        self.partitions.clear();
+        self.given_up = false;
+        self.assign(&keys)
+    }
+
     fn unassign(&mut self, key: &Key) -> Result<()> {
         let watched = self.partitions.entry(key.clone()).or_default();
         if !std::mem::take(&mut watched.assigned) {
             return Ok(());
         }
         *watched = Watched::default();
+        self.given_up = true;
         let mut list = TopicPartitionList::new();
         list.add_partition(&key.0, key.1);
         self.consumer.incremental_unassign(&list).map_err(|error| failed("cannot give a partition up", error))
@@ -352,7 +374,9 @@ impl Fetcher {
         for part in fetched {
             match part {
                 Fetched::Messages { topic, partition, messages } => runs.push((topic, partition, messages)),
-                Fetched::Event { topic, partition, code, offset, text } => events.push(((topic, partition), code, offset, text)),
+                Fetched::Event { topic, partition, code, offset, text } => {
+                    events.push(((topic, partition), code, offset, text))
+                }
             }
         }
         if self.task.options.log_content {
@@ -392,9 +416,17 @@ impl Fetcher {
             Position { cluster: self.cluster, topic_id: queue.topic_id, next: queue.pushed, reached: true }
         };
         let (blocks, shared, events) = (&self.task.blocks, &self.task.shared, &self.task.events);
-        log_run(blocks, key, stands, messages, || shared.goes_on(), |error| events.error(error), |block| {
-            shared.queues().discarded.push(block);
-        })
+        log_run(
+            blocks,
+            key,
+            stands,
+            messages,
+            || shared.goes_on(),
+            |error| events.error(error),
+            |block| {
+                shared.queues().discarded.push(block);
+            },
+        )
     }
 
     fn event(&mut self, key: &Key, code: Code, offset: i64, text: &str) -> Result<()> {
@@ -408,10 +440,9 @@ impl Fetcher {
             }
             Code::AutoOffsetReset | Code::OffsetOutOfRange => {
                 // The partition is not fetched any more: look why, then go on from where it should.
-                self.unassign(key)?;
                 let found = self.stable_ends(std::slice::from_ref(key))?[0];
                 self.check_ends(key, found)?;
-                self.assign(std::slice::from_ref(key))
+                self.reopen()
             }
             Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId => {
                 self.next_discovery = self.next_discovery.min(Instant::now() + Duration::from_millis(200));
@@ -566,10 +597,19 @@ impl Fetcher {
             }
         };
         if !new.is_empty() {
-            tracing::info!(source = self.task.name, "{} new partitions, {}/{} the first", new.len(), new[0].0, new[0].1);
+            tracing::info!(
+                source = self.task.name,
+                "{} new partitions, {}/{} the first",
+                new.len(),
+                new[0].0,
+                new[0].1
+            );
         }
         let mut present: Vec<Key> = keys(&topics).collect();
         present.retain(|key| self.is_reached(key));
+        if self.given_up && present.iter().any(|key| !self.partitions.get(key).is_some_and(|w| w.assigned)) {
+            self.reopen()?;
+        }
         self.assign(&present)
     }
 
@@ -611,6 +651,11 @@ impl Fetcher {
         tracing::warn!(source = self.task.name, "{error}");
         self.task.events.error(error);
     }
+}
+
+fn open(task: &Task) -> Result<Arc<Consumer>> {
+    let reports = Reports::new(format!("source `{}`", task.name));
+    Ok(Arc::new(consumer(&task.options.client(&task.group), reports)?))
 }
 
 /// Puts fetched records where plans take them from.

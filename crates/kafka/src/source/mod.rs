@@ -89,10 +89,7 @@ impl KafkaSource<Raw> {
     }
 
     /// These partitions only.
-    pub fn assign(
-        brokers: impl Into<String>,
-        partitions: impl IntoIterator<Item = (impl Into<String>, i32)>,
-    ) -> Self {
+    pub fn assign(brokers: impl Into<String>, partitions: impl IntoIterator<Item = (impl Into<String>, i32)>) -> Self {
         let partitions = partitions.into_iter().map(|(topic, partition)| (topic.into(), partition)).collect();
         KafkaSource::new(brokers.into(), Subscription::Assigned(partitions))
     }
@@ -225,20 +222,19 @@ impl<D: Decode> Source for KafkaSource<D> {
     /// May be called again after a failure: what was received before is forgotten and read again.
     fn start(&mut self, start: SourceStart) -> Result<()> {
         self.stop();
-        let place = format!("source `{}`", start.name);
-        self.options.check().map_err(|error| error.context(&place))?;
-        self.running = Some(Running::start(Arc::new(self.options.clone()), start, &self.metrics).map_err(|error| error.context(&place))?);
+        self.options.check()?;
+        self.running = Some(Running::start(Arc::new(self.options.clone()), start, &self.metrics)?);
         Ok(())
     }
 
     fn plan(&mut self, request: &PlanRequest) -> Result<Plan> {
         let running = self.running.as_mut().ok_or_else(not_started)?;
-        running.plan(request).map_err(|error| error.context(format!("source `{}`", running.name)))
+        running.plan(request)
     }
 
     fn read(&mut self, plan: &Plan) -> Result<Vec<Arc<dyn SourcePartition<D::Item>>>> {
         let running = self.running.as_mut().ok_or_else(not_started)?;
-        let parts = running.read(plan).map_err(|error| error.context(format!("source `{}`", running.name)))?;
+        let parts = running.read(plan)?;
         let partition = |(key, records, content)| -> Arc<dyn SourcePartition<D::Item>> {
             Arc::new(Partition {
                 key,
@@ -346,7 +342,8 @@ impl Running {
         let positions = decode_all(&plan.positions)?;
         let mut blocks = plan.blocks.iter().copied();
         let mut parts: Vec<(Key, u64, Content)> = Vec::with_capacity(positions.len());
-        let mut keys = positions.into_iter().map(|(topic, partition, position)| ((Arc::from(topic), partition), position));
+        let mut keys =
+            positions.into_iter().map(|(topic, partition, position)| ((Arc::from(topic), partition), position));
         let broken = || Error::new(ErrorKind::Restore, "the ranges of a plan do not fit its positions");
         for range in decode_ranges(&plan.read)? {
             while (parts.len() as u32) < range.index {
@@ -430,19 +427,20 @@ fn spawn(
     shared: Arc<Shared>,
     connect: impl FnOnce() -> Result<Fetcher> + Send + 'static,
 ) -> Result<JoinHandle<()>> {
-    let place = format!("source `{name}`");
     let body = move || {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| connect()?.run()));
-        let result = result.unwrap_or_else(|_| Err(Error::new(ErrorKind::Restart, "the thread that fetches has panicked")));
+        let result =
+            result.unwrap_or_else(|_| Err(Error::new(ErrorKind::Restart, "the thread that fetches has panicked")));
         match result {
             Err(error) if shared.goes_on() => {
                 shared.queues().fail(&error);
-                events.fatal(error.context(place));
+                events.fatal(error);
             }
             _ => {}
         }
     };
-    std::thread::Builder::new().name(format!("kafka {name}")).spawn(body).map_err(|error| {
-        Error::new(ErrorKind::Retry, "cannot start the thread that fetches").with_source(error)
-    })
+    std::thread::Builder::new()
+        .name(format!("kafka {name}"))
+        .spawn(body)
+        .map_err(|error| Error::new(ErrorKind::Retry, "cannot start the thread that fetches").with_source(error))
 }

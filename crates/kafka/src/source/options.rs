@@ -110,7 +110,8 @@ impl Options {
             Subscription::Topics(topics) => format!("topics {}", topics.join(", ")),
             Subscription::Pattern(pattern) => format!("topics that match {pattern}"),
             Subscription::Assigned(partitions) => {
-                let names: Vec<_> = partitions.iter().map(|(topic, partition)| format!("{topic}/{partition}")).collect();
+                let names: Vec<_> =
+                    partitions.iter().map(|(topic, partition)| format!("{topic}/{partition}")).collect();
                 format!("partitions {}", names.join(", "))
             }
         }

@@ -44,7 +44,8 @@ pub(crate) struct Partition<D> {
 impl<D: Decode> SourcePartition<D::Item> for Partition<D> {
     fn compute(&self, out: &mut dyn SourceOutput<D::Item>) -> Result<()> {
         let (topic, partition) = (&*self.key.0, self.key.1);
-        let mut decoding = Decoding { of: self, wants_refused: out.wants_refused(), out, chunk: Vec::new(), skipped: 0 };
+        let mut decoding =
+            Decoding { of: self, wants_refused: out.wants_refused(), out, chunk: Vec::new(), skipped: 0 };
         match &self.content {
             Content::Empty => {}
             Content::Held(held) => {

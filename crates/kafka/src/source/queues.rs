@@ -187,7 +187,11 @@ impl Queues {
     }
 
     /// Takes what belongs to the next batch.
-    pub(crate) fn plan(&mut self, per_partition: Option<u64>, total: Option<u64>) -> Result<(Plan, Vec<(Key, i64, Held)>)> {
+    pub(crate) fn plan(
+        &mut self,
+        per_partition: Option<u64>,
+        total: Option<u64>,
+    ) -> Result<(Plan, Vec<(Key, i64, Held)>)> {
         // What was fetched before is planned first; after it the reason stands in the way.
         if let (Some((kind, message)), false) = (&self.failure, self.has_waiting()) {
             return Err(Error::new(*kind, message.clone()));

@@ -83,13 +83,9 @@ impl Replayer {
     }
 
     /// Hands out the records of a range in order; gives how many there were.
-    pub(crate) fn read(
-        &self,
-        wanted: &Wanted,
-        mut each: impl FnMut(MessageView<'_>) -> Result<()>,
-    ) -> Result<u64> {
+    pub(crate) fn read(&self, wanted: &Wanted, mut each: impl FnMut(MessageView<'_>) -> Result<()>) -> Result<u64> {
         self.check_identity(wanted)?;
-        let partition = self.partition(&wanted.key);
+        let partition = self.partition(wanted)?;
         let mut partition = partition.lock().unwrap_or_else(PoisonError::into_inner);
         let goes_on = partition.at.take() == Some(wanted.start);
         if !goes_on {
@@ -112,13 +108,18 @@ impl Replayer {
         Ok(found)
     }
 
-    fn partition(&self, key: &Key) -> Arc<Mutex<Partition>> {
+    fn partition(&self, wanted: &Wanted) -> Result<Arc<Mutex<Partition>>> {
         let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = || {
-            let queue = FetchQueue::new(Arc::clone(&self.consumer));
-            Arc::new(Mutex::new(Partition { queue, assigned: false, at: None, ahead: None, end_met: 0 }))
-        };
-        Arc::clone(partitions.entry(key.clone()).or_insert_with(made))
+        if let Some(partition) = partitions.get(&wanted.key) {
+            return Ok(Arc::clone(partition));
+        }
+        let (topic, number) = (&*wanted.key.0, wanted.key.1);
+        let queue = FetchQueue::of_partition(Arc::clone(&self.consumer), topic, number)
+            .map_err(|error| failed(format!("cannot read {}", wanted.name()), error))?;
+        let partition = Partition { queue, assigned: false, at: None, ahead: None, end_met: 0 };
+        let partition = Arc::new(Mutex::new(partition));
+        partitions.insert(wanted.key.clone(), Arc::clone(&partition));
+        Ok(partition)
     }
 
     /// The same offsets of another cluster, or of a topic that was made again, are other records.
@@ -163,17 +164,15 @@ impl Replayer {
             let what = format!("{name} now begins at offset {low}, a batch has to be computed again from {start} on");
             return Err(lost(&what, (low.min(wanted.end) - start) as u64, "offsets"));
         }
-        let failed = |error: KafkaError| failed(format!("cannot go to offset {} of {}", wanted.start, wanted.name()), error);
+        let failed =
+            |error: KafkaError| failed(format!("cannot go to offset {} of {}", wanted.start, wanted.name()), error);
         let start = wanted.start.max(found.low);
         if partition.assigned {
             let mut old = TopicPartitionList::new();
             old.add_partition(topic, number);
             self.consumer.incremental_unassign(&old).map_err(failed)?;
-            // The old queue may hold records of before: a new one cannot.
-            partition.queue = FetchQueue::new(Arc::clone(&self.consumer));
-            partition.assigned = false;
+            // What is in the queue of before is not handed out: librdkafka tells the two assignments apart.
         }
-        partition.queue.forward(topic, number).map_err(failed)?;
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, number, Offset::Offset(start)).map_err(failed)?;
         self.consumer.incremental_assign(&list).map_err(failed)?;
