@@ -1,6 +1,6 @@
 //! The thread that owns the sinks: it writes outputs as tasks end, and commits batch after batch.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -35,10 +35,6 @@ pub(crate) enum Order {
         starts: Vec<SinkStart>,
         answer: Sender<Result<Vec<Option<Cursor>>>>,
     },
-    /// What each sink wants to be remembered in the next checkpoint.
-    Remember {
-        answer: Sender<Vec<Vec<u8>>>,
-    },
     Close {
         done: Sender<()>,
     },
@@ -62,6 +58,7 @@ pub(crate) struct NamedSink {
 
 pub(crate) struct Committer {
     orders: Sender<Order>,
+    remembered: Arc<Mutex<Vec<Vec<u8>>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -72,12 +69,19 @@ impl Committer {
         report: impl Fn(Outcome) + Send + 'static,
     ) -> Result<Committer> {
         let (orders, inbox) = unbounded();
+        let remembered: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+        let remember = remembered.clone();
         let thread = std::thread::Builder::new().name(format!("{name}-committer")).spawn(move || {
-            Work { sinks, failed: false, report }.run(&inbox);
+            Work { sinks, failed: false, report, remember }.run(&inbox);
         });
         let thread = thread
             .map_err(|error| Error::new(ErrorKind::Retry, "cannot start the thread that commits").with_source(error))?;
-        Ok(Committer { orders, thread: Some(thread) })
+        Ok(Committer { orders, remembered, thread: Some(thread) })
+    }
+
+    /// What each sink wants to be remembered in the next checkpoint, as of its newest cursor.
+    pub(crate) fn remembered(&self) -> Vec<Vec<u8>> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where tasks send their output.
@@ -110,6 +114,7 @@ struct Work<F> {
     /// After a failure everything is passed over until `Abort`.
     failed: bool,
     report: F,
+    remember: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl<F: Fn(Outcome)> Work<F> {
@@ -126,6 +131,7 @@ impl<F: Fn(Outcome)> Work<F> {
                 Order::Commit { incarnation, batch, cursors, positions } => {
                     let result = self.commit(batch, &cursors, &positions);
                     self.failed = result.is_err();
+                    self.remember();
                     (self.report)(Outcome { incarnation, batch, result });
                 }
                 Order::Abort { done } => {
@@ -134,10 +140,9 @@ impl<F: Fn(Outcome)> Work<F> {
                     let _ = done.send(());
                 }
                 Order::Cursors { fence, starts, answer } => {
-                    let _ = answer.send(self.cursors(fence, &starts));
-                }
-                Order::Remember { answer } => {
-                    let _ = answer.send(self.sinks.iter().map(|named| named.sink.remember()).collect());
+                    let cursors = self.cursors(fence, &starts);
+                    self.remember();
+                    let _ = answer.send(cursors);
                 }
                 Order::Close { done } => {
                     self.abort();
@@ -147,6 +152,11 @@ impl<F: Fn(Outcome)> Work<F> {
                 }
             }
         }
+    }
+
+    fn remember(&self) {
+        let remembered = self.sinks.iter().map(|named| named.sink.remember()).collect();
+        *self.remember.lock().unwrap_or_else(PoisonError::into_inner) = remembered;
     }
 
     fn begin(&mut self, batch: BatchTime, sink: usize) -> Result<()> {

@@ -282,7 +282,8 @@ impl StreamingContext {
             // A panic in here is a mistake of ours: nobody may wait for ever because of it.
             let guard = StopOnPanic(status.clone());
             match self.recover(inbox, outbox) {
-                Ok(driver) => driver.run(),
+                Ok(Some(driver)) => driver.run(),
+                Ok(None) => {}
                 Err(error) => status.update(|shown| {
                     shown.state = ContextState::Stopped;
                     shown.failure = Some((error.kind(), error.to_string()));
@@ -294,7 +295,7 @@ impl StreamingContext {
         Ok(running)
     }
 
-    fn recover(self, inbox: Receiver<Message>, outbox: Sender<Message>) -> Result<super::driver::Driver> {
+    fn recover(self, inbox: Receiver<Message>, outbox: Sender<Message>) -> Result<Option<super::driver::Driver>> {
         let budget = Budget::new(self.settings.waiting_limit_bytes);
         let StreamingContext { settings, parts, directory, manifest, log, clock, status } = self;
         Start { settings, parts, directory, manifest, log, clock, status, inbox, outbox, budget }.recover()
@@ -476,7 +477,14 @@ impl Running {
     /// Waits for the end; once a stop was asked for, not longer than its limit and a little, since a source may ignore it.
     fn await_stop_or_abandon(&self) -> Result<()> {
         self.status.wait(None, |shown| (shown.stopping || shown.state == ContextState::Stopped).then_some(()));
-        let limit = self.status.read().stop_limit;
+        let limit = {
+            let shown = self.status.read();
+            if shown.state == ContextState::Initialized {
+                // Still recovering, perhaps waiting for a broker: there is nothing to finish, and the next start begins again.
+                return Ok(());
+            }
+            shown.stop_limit
+        };
         match self.await_termination_for(limit)? {
             true => Ok(()),
             false => {

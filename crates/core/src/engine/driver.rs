@@ -114,6 +114,7 @@ impl Driver {
                     match command {
                         Command::Finish { failed } => {
                             let failure = self.failure.take().filter(|_| failed);
+                            self.show();
                             return self.finish(failure);
                         }
                         command => events.extend(self.carry_out(command)),
@@ -283,7 +284,7 @@ impl Driver {
                         said = true;
                         tracing::error!(%error, "the log cannot be written; batches wait until it can");
                     }
-                    // Whoever wants the context to stop now is heard at once: not a message is lost, since a stop is final.
+                    // Nothing else can go on meanwhile: without a plan there is no next batch.
                     std::thread::sleep(FULL_DISK_RETRY);
                 }
                 outcome => return outcome,
@@ -422,7 +423,7 @@ impl Driver {
     /// The manifest of a checkpoint of `batch`, the last one computed.
     fn manifest_of(&self, batch: BatchTime) -> Manifest {
         let plans = self.plans.get(batch).map_or(self.manifest.plans, |plan| plan.chain);
-        let remembered = self.committer.ask(|answer| Order::Remember { answer }).unwrap_or_default();
+        let remembered = self.committer.remembered();
         let sinks = self.sinks.iter().zip(remembered.into_iter().chain(std::iter::repeat(Vec::new())));
         let needed = [self.plans.needed_after(batch), self.unplanned.oldest()].into_iter().flatten().min();
         Manifest {

@@ -39,8 +39,8 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    /// Recovers and gives the driver of a context that is ready to go live.
-    pub(crate) fn recover(self) -> Result<Driver> {
+    /// Recovers and gives the driver of a context that is ready to go live; `None` if it could not and the status says why.
+    pub(crate) fn recover(self) -> Result<Option<Driver>> {
         let since = Instant::now();
         let Start { settings, parts, directory, manifest, log, clock, status, inbox, outbox, budget } = self;
         let name = settings.application.clone();
@@ -80,8 +80,7 @@ impl Start {
             sinks.into_iter().map(|entry| NamedSink { name: entry.name, sink: entry.sink, begun: None }).collect();
         let report = outbox.clone();
         let committer = Committer::start(named, &name, move |outcome| drop(report.send(Message::Outcome(outcome))))?;
-        let executor =
-            Arc::new(Executor { pool: Pool::new(settings.threads(), &name)?, max_attempts: settings.task_attempts });
+        let executor = Arc::new(Executor::new(Pool::new(settings.threads(), &name)?, settings.task_attempts));
         let computer = Computer {
             outputs,
             executor,
@@ -162,10 +161,11 @@ impl Start {
         let outcome = driver.recover_from_outside(schedule, unplanned);
         driver.status.update(|shown| shown.progress.recovery_ms = since.elapsed().as_millis() as u64);
         match outcome {
-            Ok(()) => Ok(driver),
+            Ok(()) => Ok(Some(driver)),
             Err(error) => {
-                driver.give_up();
-                Err(error)
+                // Everything is closed, nothing was harmed.
+                driver.finish(Some(error));
+                Ok(None)
             }
         }
     }
@@ -473,11 +473,6 @@ impl Driver {
         if let Err(error) = spawned {
             tracing::warn!(%error, "no thread to verify the checkpoint with");
         }
-    }
-
-    /// A start that failed: everything is closed, nothing was harmed.
-    fn give_up(self) {
-        self.finish(None);
     }
 }
 

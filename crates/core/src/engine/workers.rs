@@ -104,7 +104,8 @@ impl Computer {
                         over_limit: store.over_limit(),
                     },
                     Err(error) => {
-                        let attempts = if error.kind() == ErrorKind::Program { self.executor.max_attempts } else { 1 };
+                        // A function that failed outside of any task, in for_each_rdd, was tried once.
+                        let attempts = self.executor.failed_attempts.swap(0, Ordering::Relaxed).max(1);
                         Computed::Failed { batch: times.last, attempts, error }
                     }
                 };

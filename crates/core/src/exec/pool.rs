@@ -1,5 +1,6 @@
 //! A fixed number of threads that run numbered tasks.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -7,6 +8,11 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::error::{Error, ErrorKind, Result};
+
+thread_local! {
+    /// Whether this thread runs the tasks of a pool: it must not wait for others to.
+    static IN_TASK: Cell<bool> = const { Cell::new(false) };
+}
 
 /// The threads of one context. Dropping it waits for the tasks under way.
 pub(crate) struct Pool {
@@ -29,6 +35,7 @@ impl Pool {
         let spawn = |index| {
             let queue = queue.clone();
             std::thread::Builder::new().name(format!("{name}-task-{index}")).spawn(move || {
+                IN_TASK.set(true);
                 while let Ok(job) = queue.recv() {
                     job.work();
                 }
@@ -46,9 +53,18 @@ impl Pool {
 
     /// Runs `run(0)` to `run(count - 1)` and waits for them all. `run` must not panic: tasks catch
     /// the panics of the user's functions themselves.
-    pub(crate) fn for_each(&self, count: usize, run: impl Fn(usize) + Send + Sync + 'static) {
+    ///
+    /// # Errors
+    /// Called from a task, which could wait for ever for the thread it runs on.
+    pub(crate) fn for_each(&self, count: usize, run: impl Fn(usize) + Send + Sync + 'static) -> Result<()> {
         if count == 0 {
-            return;
+            return Ok(());
+        }
+        if IN_TASK.get() {
+            return Err(Error::new(
+                ErrorKind::Program,
+                "an Rdd cannot be computed inside of a function that is computed with another: collect it before, and use what came out",
+            ));
         }
         let job = Arc::new(Job {
             run: Box::new(run),
@@ -59,7 +75,10 @@ impl Pool {
         });
         if count == 1 {
             // Not worth waking anybody.
-            return job.work();
+            IN_TASK.set(true);
+            job.work();
+            IN_TASK.set(false);
+            return Ok(());
         }
         if let Some(jobs) = &self.jobs {
             for _ in 0..self.threads.len().min(count) {
@@ -71,6 +90,7 @@ impl Pool {
         while *finished < count {
             finished = job.all_finished.wait(finished).unwrap_or_else(PoisonError::into_inner);
         }
+        Ok(())
     }
 }
 
@@ -110,7 +130,7 @@ mod tests {
         for count in [0, 1, 2, 100] {
             let seen = Arc::new(Mutex::new(Vec::new()));
             let sink = seen.clone();
-            pool.for_each(count, move |index| sink.lock().expect("no panic").push(index));
+            pool.for_each(count, move |index| sink.lock().expect("no panic").push(index)).expect("not in a task");
             let mut seen = seen.lock().expect("no panic").clone();
             seen.sort_unstable();
             assert_eq!(seen, (0..count).collect::<Vec<_>>());

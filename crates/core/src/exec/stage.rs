@@ -1,6 +1,6 @@
 //! Stages: tasks that run in parallel, after the stages they depend on, each tried a bounded number of times.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Pool, Task};
@@ -30,6 +30,14 @@ pub(crate) struct Executor {
     pub(crate) pool: Pool,
     /// How often a task is tried in all.
     pub(crate) max_attempts: u32,
+    /// How often the task was tried that failed last.
+    pub(crate) failed_attempts: AtomicU32,
+}
+
+impl Executor {
+    pub(crate) fn new(pool: Pool, max_attempts: u32) -> Self {
+        Executor { pool, max_attempts, failed_attempts: AtomicU32::new(0) }
+    }
 }
 
 /// Runs `stages` and, before each, what it depends on; each once.
@@ -55,9 +63,11 @@ pub(crate) fn run_stages(executor: &Executor, batch: BatchTime, stages: Vec<Arc<
 fn run_stage(executor: &Executor, batch: BatchTime, stage: &Arc<dyn Stage>) -> Result<()> {
     let failure: Arc<Mutex<Option<Error>>> = Arc::default();
     let failed = Arc::new(AtomicBool::new(false));
+    let attempts_made = Arc::new(AtomicU32::new(0));
     let max_attempts = executor.max_attempts;
     let work = {
         let (stage, failure, failed) = (stage.clone(), failure.clone(), failed.clone());
+        let attempts_made = attempts_made.clone();
         move |partition| {
             for attempt in 1..=max_attempts {
                 if failed.load(Ordering::Relaxed) {
@@ -74,6 +84,7 @@ fn run_stage(executor: &Executor, batch: BatchTime, stage: &Arc<dyn Stage>) -> R
                     continue;
                 }
                 failed.store(true, Ordering::Relaxed);
+                attempts_made.store(attempt, Ordering::Relaxed);
                 let tries = if attempt == 1 { String::new() } else { format!(" (tried {attempt} times)") };
                 let error = Error::new(error.kind(), format!("{error}{tries}"));
                 failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
@@ -81,7 +92,8 @@ fn run_stage(executor: &Executor, batch: BatchTime, stage: &Arc<dyn Stage>) -> R
             }
         }
     };
-    executor.pool.for_each(stage.tasks(), work);
+    executor.pool.for_each(stage.tasks(), work)?;
+    executor.failed_attempts.store(attempts_made.load(Ordering::Relaxed), Ordering::Relaxed);
     let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
     failure.map_or(Ok(()), Err)
 }

@@ -2,11 +2,11 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use millpond_state::{Operator, codec};
+use millpond_state::{Operator, PartitionGuard, codec};
 
-use super::state::{StagedState, Stateful, compute_once};
+use super::state::{ComputeOnce, StagedState, Stateful, check_first};
 use super::{AnyOperator, DStream};
 use crate::error::Result;
 use crate::exec::{Stage, Task};
@@ -117,12 +117,10 @@ where
     }
 
     fn compute(&self, partition: usize, task: &Task, out: &mut Out<'_, U>) -> Result<()> {
-        compute_once(&self.computed[partition], &self.label)?;
-        let outcome = self.map(partition, task, out);
-        if outcome.is_err() {
-            self.computed[partition].store(false, Ordering::Relaxed);
-        }
-        outcome
+        let once = ComputeOnce::begin(&self.computed[partition], &self.label)?;
+        let state = self.map(partition, task, out)?;
+        task.stage(StagedState { state, once });
+        Ok(())
     }
 
     fn retryable(&self) -> bool {
@@ -142,7 +140,7 @@ where
     U: Send + 'static,
     F: Fn(BatchTime, &K, Option<V>, &mut State<'_, S>) -> Option<U> + Send + Sync,
 {
-    fn map(&self, partition: usize, task: &Task, out: &mut Out<'_, U>) -> Result<()> {
+    fn map(&self, partition: usize, task: &Task, out: &mut Out<'_, U>) -> Result<PartitionGuard<S>> {
         let buckets = self.exchange.take(partition, task)?;
         task.enter(&self.label);
         let mut state = self.operator.partition(partition);
@@ -157,12 +155,16 @@ where
         state.load_misses()?;
 
         let mut made = Vec::with_capacity(CHUNK.min(slots.len()));
+        let mut checked = false;
         for (Keyed { key, value, .. }, slot) in buckets.into_iter().flatten().zip(slots) {
             let mut of_key = State { stored: state.get(slot), change: Change::None };
             made.extend((self.f)(task.batch, &key, Some(value), &mut of_key));
             match of_key.change {
                 Change::None => {}
-                Change::Updated(updated) => state.put(slot, Some(updated)),
+                Change::Updated(updated) => {
+                    check_first(&mut checked, &updated, &self.label)?;
+                    state.put(slot, Some(updated));
+                }
                 Change::Removed => {
                     if state.get(slot).is_some() {
                         state.put(slot, None);
@@ -177,7 +179,6 @@ where
         if !made.is_empty() {
             out(made)?;
         }
-        task.stage(StagedState { state, computed: self.computed[partition].clone() });
-        Ok(())
+        Ok(state)
     }
 }

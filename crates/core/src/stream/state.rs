@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millpond_state::{Operator, OperatorSpec, PartitionGuard, StateStore};
+use millpond_state::{Operator, OperatorSpec, PartitionGuard, StateStore, codec};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Effect;
@@ -110,29 +110,52 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
 /// Staged changes of a partition: they stay if the task ends well.
 pub(crate) struct StagedState<V: Value> {
     pub(crate) state: PartitionGuard<V>,
-    /// See [`compute_once`].
-    pub(crate) computed: Arc<AtomicBool>,
+    pub(crate) once: ComputeOnce,
 }
 
 impl<V: Value> Effect for StagedState<V> {
     fn keep(mut self: Box<Self>) -> Result<()> {
+        self.once.kept = true;
         Ok(self.state.commit_task()?)
     }
 
     fn undo(mut self: Box<Self>) {
         self.state.rollback_task();
-        self.computed.store(false, Ordering::Relaxed);
     }
 }
 
 /// Guards a partition of keyed state against being computed twice in one batch, which would count twice. A user's function
-/// cannot cause it: it gets a kept copy.
-pub(crate) fn compute_once(computed: &AtomicBool, name: &str) -> Result<()> {
-    if computed.swap(true, Ordering::Relaxed) {
-        return Err(Error::new(
-            ErrorKind::Restart,
-            format!("the state of `{name}` was to be computed twice in one batch"),
-        ));
+/// cannot cause it: it gets a kept copy. A failed try, whichever way it fails, does not count.
+pub(crate) struct ComputeOnce {
+    computed: Arc<AtomicBool>,
+    kept: bool,
+}
+
+impl ComputeOnce {
+    pub(crate) fn begin(computed: &Arc<AtomicBool>, name: &str) -> Result<Self> {
+        if computed.swap(true, Ordering::Relaxed) {
+            return Err(Error::new(
+                ErrorKind::Restart,
+                format!("the state of `{name}` was to be computed twice in one batch"),
+            ));
+        }
+        Ok(ComputeOnce { computed: computed.clone(), kept: false })
+    }
+}
+
+impl Drop for ComputeOnce {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.computed.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The first state of a task is decoded and encoded again, before anything of it commits (hard case H16).
+pub(crate) fn check_first<V: Value>(checked: &mut bool, value: &V, name: &str) -> Result<()> {
+    if !*checked {
+        *checked = true;
+        codec::check_round_trip(value).map_err(|error| Error::from(error).context(format!("the state of `{name}`")))?;
     }
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! `update_state_by_key`: one call a key and batch, with all new values of the key and its state.
 
 use std::iter::Sum;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millpond_state::{Operator, codec};
+use millpond_state::{Operator, PartitionGuard, codec};
 
-use super::state::{StagedState, Stateful};
+use super::state::{ComputeOnce, StagedState, Stateful};
 use super::{AnyOperator, DStream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Stage, Task};
@@ -208,16 +208,14 @@ where
     }
 
     fn compute(&self, partition: usize, task: &Task, out: &mut Out<'_, (K, S)>) -> Result<()> {
-        super::state::compute_once(&self.computed[partition], &self.label)?;
+        let once = ComputeOnce::begin(&self.computed[partition], &self.label)?;
         let buckets = self.exchange.take(partition, task)?;
         task.enter(&self.label);
         let mut groups = self.scratch.take();
-        let outcome = self.update(partition, task, buckets, &mut groups, out);
+        let state = self.update(partition, task, buckets, &mut groups, out)?;
         self.scratch.give_back(groups);
-        if outcome.is_err() {
-            self.computed[partition].store(false, Ordering::Relaxed);
-        }
-        outcome
+        task.stage(StagedState { state, once });
+        Ok(())
     }
 
     fn retryable(&self) -> bool {
@@ -243,7 +241,7 @@ where
         buckets: Vec<Vec<Keyed<K, V>>>,
         groups: &mut Groups,
         out: &mut Out<'_, (K, S)>,
-    ) -> Result<()> {
+    ) -> Result<PartitionGuard<S>> {
         let mut state = self.operator.partition(partition);
         let count: usize = buckets.iter().map(Vec::len).sum();
         if count >= END as usize {
@@ -267,10 +265,12 @@ where
         state.load_misses()?;
 
         let mut made = Vec::with_capacity(CHUNK.min(keys.len()));
+        let mut checked = false;
         for (group, key) in groups.groups.iter().zip(keys) {
             let new = Values { all: &mut values, next: &groups.next, at: group.first };
             let updated = (self.f)(task.batch, &key, new, state.take(group.slot));
             if let Some(updated) = &updated {
+                super::state::check_first(&mut checked, updated, &self.label)?;
                 made.push((key, updated.clone()));
                 if made.len() == CHUNK {
                     out(std::mem::replace(&mut made, Vec::with_capacity(CHUNK)))?;
@@ -304,7 +304,6 @@ where
         if !made.is_empty() {
             out(made)?;
         }
-        task.stage(StagedState { state, computed: self.computed[partition].clone() });
-        Ok(())
+        Ok(state)
     }
 }
