@@ -138,3 +138,20 @@ fn h14_a_stream_with_two_outputs_is_computed_once_a_batch() {
         assert_eq!(sorted(bench.outputs::<(i64, i64)>(sink, 2)), [[(0, 2), (1, 4)], [(0, 2), (1, 4)]]);
     }
 }
+
+#[test]
+fn state_upstream_of_a_transform_moves_on_though_the_function_leaves_it_aside() {
+    let bench = Bench::new();
+    let queue = queue_of(vec![vec![1_i64], vec![2], vec![3]]);
+    let running = bench.start(|graph| {
+        let keyed = graph.source("in", source(&queue)).map(|n| (0_u8, n));
+        let sums = keyed.update_touched_by_key("sum", |new, old| Some(old.unwrap_or(0) + new.sum()));
+        let numbers = graph.source("empty", source(&queue_of(vec![]))).map(|n: i64| (0_u8, n));
+        // Looks at the sums every third second only.
+        sums.transform_with(numbers, |sums, empty, time| if time.as_ms() % 3000 == 0 { sums } else { empty })
+            .sink_json("out", bench.collection.sink());
+        Ok(())
+    });
+    (0..3).for_each(|_| bench.tick(&running));
+    assert_eq!(bench.outputs::<(u8, i64)>("out", 3), [vec![], vec![], vec![(0, 6)]]);
+}

@@ -450,13 +450,18 @@ impl Running {
         outcome.map_or(Ok(false), |outcome| outcome.map(|()| true))
     }
 
-    /// Stops at once. What was received and is not committed is recovered by the next start. Stopping twice is fine.
+    /// Stops at once: waits for the tasks under way only, as long as a graceful stop may take. What was received and is not
+    /// committed is recovered by the next start. Stopping twice is fine.
     ///
     /// # Errors
-    /// What had stopped it before, if a failure did.
+    /// What had stopped it before, if a failure did; a task that does not end.
     pub fn stop(&self) -> Result<()> {
+        self.status.update(|shown| {
+            shown.stopping = true;
+            shown.waits_for = "the tasks under way".into();
+        });
         let _ = self.outbox.send(Message::StopNow);
-        self.await_termination()
+        self.await_stop_or_abandon()
     }
 
     /// Stops when everything received has been processed and committed and a last checkpoint is written. Stopping twice is fine.
@@ -492,7 +497,7 @@ impl Running {
                 Err(Error::new(
                     ErrorKind::Stopped,
                     format!(
-                        "the graceful stop took longer than {limit:?}, waiting for {waits_for}. Nothing is lost: the next start recovers"
+                        "stopping took longer than {limit:?}, waiting for {waits_for}. Nothing is lost: the next start recovers"
                     ),
                 ))
             }

@@ -1,7 +1,7 @@
 //! One attempt at one task, and what it stages until it has ended.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -24,18 +24,11 @@ pub(crate) struct Task {
     /// The operator whose function runs, for the message of a failure.
     operator: RefCell<Option<Arc<str>>>,
     effects: RefCell<Vec<Box<dyn Effect>>>,
-    records_in: Cell<u64>,
 }
 
 impl Task {
     pub(crate) fn new(batch: BatchTime, partition: usize) -> Self {
-        Task {
-            batch,
-            partition,
-            operator: RefCell::new(None),
-            effects: RefCell::new(Vec::new()),
-            records_in: Cell::new(0),
-        }
+        Task { batch, partition, operator: RefCell::new(None), effects: RefCell::new(Vec::new()) }
     }
 
     /// Says whose function runs from here on. Called once a chunk.
@@ -49,10 +42,6 @@ impl Task {
 
     pub(crate) fn stage(&self, effect: impl Effect + 'static) {
         self.effects.borrow_mut().push(Box::new(effect));
-    }
-
-    pub(crate) fn count_records(&self, count: u64) {
-        self.records_in.set(self.records_in.get() + count);
     }
 
     /// Runs the task's work, catching panics; keeps or undoes what it staged.

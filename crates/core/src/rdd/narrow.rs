@@ -195,6 +195,45 @@ where
     }
 }
 
+/// An `Rdd` that is computed after stages which it may not need itself: keyed state upstream of a user's function moves on
+/// whether the function uses all of it or not.
+struct After<T> {
+    rdd: Rdd<T>,
+    stages: Vec<Arc<dyn Stage>>,
+}
+
+impl<T: Send + 'static> Rdd<T> {
+    pub(crate) fn after(self, stages: Vec<Arc<dyn Stage>>) -> Rdd<T> {
+        if stages.is_empty() {
+            return self;
+        }
+        let env = self.env.clone();
+        Rdd::new(env, After { rdd: self, stages })
+    }
+}
+
+impl<T: Send + 'static> Compute<T> for After<T> {
+    fn partitions(&self) -> usize {
+        self.rdd.op.partitions()
+    }
+
+    fn dependencies(&self) -> Vec<Arc<dyn Stage>> {
+        self.stages.iter().cloned().chain(self.rdd.op.dependencies()).collect()
+    }
+
+    fn compute(&self, partition: usize, task: &Task, out: &mut Out<'_, T>) -> Result<()> {
+        self.rdd.op.compute(partition, task, out)
+    }
+
+    fn retryable(&self) -> bool {
+        self.rdd.op.retryable()
+    }
+
+    fn repeatable(&self) -> bool {
+        self.rdd.op.repeatable()
+    }
+}
+
 struct Union<T> {
     parents: Vec<Rdd<T>>,
 }

@@ -31,7 +31,6 @@ struct Output<'a, 'b, T> {
 
 impl<T> SourceOutput<T> for Output<'_, '_, T> {
     fn records(&mut self, chunk: Vec<T>) -> Result<()> {
-        self.task.count_records(chunk.len() as u64);
         (self.out)(chunk)?;
         self.task.enter(self.label);
         Ok(())

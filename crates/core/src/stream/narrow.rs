@@ -120,7 +120,11 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
         T: Clone,
     {
         self.graph.needs_every_batch();
-        self.apply("transform", move |rdd, _, run| Ok(f(for_user(rdd), run.env.batch)))
+        self.apply("transform", move |rdd, _, run| {
+            let rdd = for_user(rdd);
+            let stages = rdd.op.dependencies();
+            Ok(f(rdd, run.env.batch).after(stages))
+        })
     }
 
     /// Any function of the `Rdd`s of two streams; it is called for every batch. The function must be deterministic.
@@ -138,7 +142,9 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
         let label: Arc<str> = format!("{}.transform_with({})", self.label, other.label).into();
         let upstream = [self.upstream, other.upstream].concat();
         DStream::new(self.graph, label, upstream, move |run| {
-            Ok(f(for_user(left.rdd(run)?), for_user(right.rdd(run)?), run.env.batch))
+            let (left, right) = (for_user(left.rdd(run)?), for_user(right.rdd(run)?));
+            let stages = [left.op.dependencies(), right.op.dependencies()].concat();
+            Ok(f(left, right, run.env.batch).after(stages))
         })
     }
 }
