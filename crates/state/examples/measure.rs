@@ -247,7 +247,7 @@ fn large(directory: &Path) -> Result<()> {
         let write = start.elapsed() - freeze;
         let info = store.checkpoint(batch, &*snapshots, Vec::new())?;
         times.push(start.elapsed());
-        if start.elapsed() > Duration::from_millis(50) {
+        if start.elapsed() > Duration::from_millis(150) {
             println!(
                 "  a slow one: freeze {:.1} ms, write behind {:.1} ms, link {:.1} ms, checkpoint {:.1} ms, {} new files of {} KiB",
                 ms(freeze),

@@ -367,6 +367,11 @@ impl<V: StateValue> Partition<V> {
     pub(crate) fn freeze(&mut self) -> Result<Rows> {
         let mut rows = Rows::with_capacity(self.dirty.len());
         let version = self.operator.schema.version;
+        if self.dirty.len() > self.table.entries.len() / 4 {
+            // One pass over the slab in order is faster than jumping about in it.
+            self.dirty.clear();
+            self.dirty.extend(0..self.table.entries.len() as u32);
+        }
         for slot in self.dirty.drain(..) {
             let entry = &mut self.table.entries[slot as usize];
             if entry.flags & (OCCUPIED | DIRTY) != OCCUPIED | DIRTY {
