@@ -10,6 +10,7 @@ pub mod error;
 mod exec;
 pub mod failpoints;
 pub mod log;
+mod plan;
 pub mod rdd;
 pub mod sink;
 pub mod source;

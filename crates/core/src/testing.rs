@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::log::BatchLog;
 use crate::sink::{Records, Sink};
 use crate::source::{FedRecord, PartitionPosition, Plan, PlanRequest, Replay, SourceStart};
-use crate::stream::{AnySource, Input, Replace};
+use crate::stream::{AnySource, Input, Replace, ReplaceSource};
 use crate::time::BatchTime;
 
 /// Makes the sink that stands in for the one of this name.
@@ -38,11 +38,11 @@ impl Replace {
         let source = feed.map(|feed| {
             let replace =
                 move |source| Box::new(FedSource { source, feed: feed.clone(), planned: 0 }) as Box<dyn AnySource>;
-            Box::new(replace) as Box<dyn Fn(Box<dyn AnySource>) -> Box<dyn AnySource> + Send>
+            Box::new(replace) as ReplaceSource
         });
         let sink = sinks.map(|replace| {
             let replace = move |name: &str, sink| replace(name).unwrap_or(sink);
-            Box::new(replace) as Box<dyn Fn(&str, Box<dyn Sink>) -> Box<dyn Sink> + Send>
+            Box::new(replace) as crate::stream::ReplaceSink
         });
         Replace { source, sink, keep_values }
     }

@@ -49,7 +49,7 @@ impl BatchTime {
     /// # Panics
     /// If `interval` is shorter than a millisecond.
     pub fn is_multiple_of(self, interval: Duration) -> bool {
-        self.0 % millis(interval) == 0
+        self.0.is_multiple_of(millis(interval))
     }
 
     /// The times from this one, every `step`, excluding `end`.

@@ -191,11 +191,11 @@ impl<F: Fn(Outcome)> Work<F> {
 
     fn abort(&mut self) {
         for named in &mut self.sinks {
-            if named.begun.take().is_some() {
-                if let Err(error) = named.sink.abort() {
-                    // Fencing settles what an abort could not.
-                    tracing::warn!(sink = %named.name, %error, "a sink could not abort its batch");
-                }
+            if named.begun.take().is_some()
+                && let Err(error) = named.sink.abort()
+            {
+                // Fencing settles what an abort could not.
+                tracing::warn!(sink = %named.name, %error, "a sink could not abort its batch");
             }
         }
     }

@@ -284,18 +284,22 @@ impl Machine {
         if matches!(self.phase, Phase::Recovering { .. } | Phase::RecoveringToClose | Phase::Finished) {
             return;
         }
-        if self.computing.is_none() && !self.freezing && self.frozen.is_none() {
-            if let Some(frozen) = self.freeze_now() {
-                self.frozen = Some(frozen);
-                self.freezing = true;
-                commands.push(Command::Freeze { batch: frozen.batch });
-            }
+        if self.computing.is_none()
+            && !self.freezing
+            && self.frozen.is_none()
+            && let Some(frozen) = self.freeze_now()
+        {
+            self.frozen = Some(frozen);
+            self.freezing = true;
+            commands.push(Command::Freeze { batch: frozen.batch });
         }
-        if let Some(frozen) = &mut self.frozen {
-            if !self.freezing && !frozen.writing && (frozen.batch <= self.committed || checkpoint_before_commit()) {
-                frozen.writing = true;
-                commands.push(Command::Write { batch: frozen.batch, checkpoint: frozen.checkpoint });
-            }
+        if let Some(frozen) = &mut self.frozen
+            && !self.freezing
+            && !frozen.writing
+            && (frozen.batch <= self.committed || checkpoint_before_commit())
+        {
+            frozen.writing = true;
+            commands.push(Command::Write { batch: frozen.batch, checkpoint: frozen.checkpoint });
         }
         if let Some(batch) = self.compute_now() {
             self.computing = Some(batch);

@@ -4,6 +4,7 @@
 //! thread. [`driver`] is the thread that owns them and carries commands out: sources and log by
 //! itself, computing, committing and writing through the threads in [`workers`] and [`committer`].
 
+mod commands;
 mod committer;
 mod context;
 mod directory;
@@ -13,11 +14,13 @@ mod manifest;
 mod plans;
 mod recover;
 mod rules;
+mod running;
 mod settings;
 mod status;
 mod workers;
 
-pub use context::{Builder, Running, StreamingContext};
+pub use context::{Builder, StreamingContext};
+pub use running::Running;
 pub use status::{ContextState, Progress};
 
 use crate::time::BatchTime;

@@ -94,7 +94,7 @@ impl Settings {
         )?;
         let checkpoint = self.checkpoint_interval_ms();
         check(
-            checkpoint >= interval && checkpoint % interval == 0,
+            checkpoint >= interval && checkpoint.is_multiple_of(interval),
             format!(
                 "the checkpoint interval of {checkpoint} ms must be a multiple of the batch interval of {interval} ms, and not below it"
             ),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{BatchLog, Block, LogEntry};
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::BlockId;
+use crate::plan::BlockId;
 
 /// How often a wait for room looks whether the context has stopped.
 const WAIT: Duration = Duration::from_millis(50);

@@ -2,7 +2,7 @@
 
 use crate::bytes::{Reader, Writer};
 use crate::error::Result;
-use crate::source::{BlockId, PartitionPosition, Plan};
+use crate::plan::{BlockId, PartitionPosition, Plan};
 use crate::time::BatchTime;
 
 /// One entry of the log.

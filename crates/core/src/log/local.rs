@@ -8,7 +8,7 @@ use millpond_wal::{Frame, Log, LogOptions, Position};
 
 use super::{BatchLog, Done, LogEntry};
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::BlockId;
+use crate::plan::BlockId;
 
 pub use millpond_wal::LogOptions as LocalBatchLogOptions;
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{BatchLog, Done, LogEntry};
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::BlockId;
+use crate::plan::BlockId;
 
 /// A log in memory. Clones share the entries: what one clone appended, another one recovers.
 #[derive(Clone, Debug, Default)]

@@ -17,7 +17,7 @@ pub use local::{LocalBatchLog, LocalBatchLogOptions};
 pub use memory::MemoryBatchLog;
 
 use crate::error::Result;
-use crate::source::BlockId;
+use crate::plan::BlockId;
 
 /// Called once with the position of a durable entry, or with why it could not be made durable.
 pub type Done = Box<dyn FnOnce(Result<BlockId>) + Send>;

@@ -7,10 +7,13 @@ use super::Rdd;
 use crate::error::Result;
 use crate::exec::{Stage, Task, run_stages};
 
+/// Computes one partition's result.
+type RunPartition<T, R> = Box<dyn Fn(&Rdd<T>, usize, &Task) -> Result<R> + Send + Sync>;
+
 /// The last stage of an action: one result a partition.
 struct Action<T, R> {
     rdd: Rdd<T>,
-    run: Box<dyn Fn(&Rdd<T>, usize, &Task) -> Result<R> + Send + Sync>,
+    run: RunPartition<T, R>,
     results: Mutex<Vec<(usize, R)>>,
     done: AtomicBool,
 }

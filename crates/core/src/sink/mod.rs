@@ -16,7 +16,7 @@ pub use records::{RecordView, RecordWriter, Records};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::PartitionPosition;
+use crate::plan::PartitionPosition;
 use crate::time::BatchTime;
 
 /// What a sink promises of a batch's output.

@@ -5,7 +5,6 @@
 //! receives on threads of its own it keeps until a plan takes it.
 
 mod files;
-mod plan;
 mod planned;
 mod queue;
 mod receiver;
@@ -14,8 +13,8 @@ mod socket;
 #[cfg(test)]
 mod testing;
 
+pub use crate::plan::{BlockId, PartitionPosition, Plan, PlanRequest};
 pub use files::{FileSource, LineRef};
-pub use plan::{BlockId, PartitionPosition, Plan, PlanRequest};
 pub use queue::{Queue, QueueSource};
 pub use receiver::{ChannelSource, Push, Pusher, Receiver, ReceiverHandle, ReceiverSource, channel};
 pub use socket::SocketSource;

@@ -29,11 +29,17 @@ struct Described {
     replace: Replace,
 }
 
+/// What stands in for a source.
+pub(crate) type ReplaceSource = Box<dyn Fn(Box<dyn AnySource>) -> Box<dyn AnySource> + Send>;
+
+/// What stands in for the sink of a name.
+pub(crate) type ReplaceSink = Box<dyn Fn(&str, Box<dyn Sink>) -> Box<dyn Sink> + Send>;
+
 /// How a test replaces sources and sinks; does nothing in a service.
 #[derive(Default)]
 pub(crate) struct Replace {
-    pub(crate) source: Option<Box<dyn Fn(Box<dyn AnySource>) -> Box<dyn AnySource> + Send>>,
-    pub(crate) sink: Option<Box<dyn Fn(&str, Box<dyn Sink>) -> Box<dyn Sink> + Send>>,
+    pub(crate) source: Option<ReplaceSource>,
+    pub(crate) sink: Option<ReplaceSink>,
     /// Sinks get the values before the encoder too.
     pub(crate) keep_values: bool,
 }

@@ -23,7 +23,7 @@ pub use graph::Graph;
 pub use map_with_state::State;
 pub use update::Values;
 
-pub(crate) use graph::{Fingerprint, GraphParts, Replace};
+pub(crate) use graph::{Fingerprint, GraphParts, Replace, ReplaceSink, ReplaceSource};
 pub(crate) use output::{BatchOutputs, Output, OutputTarget};
 pub(crate) use run::BatchRun;
 pub(crate) use source::{AnySource, Input};

@@ -128,14 +128,13 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
     }
 
     /// Any function of the `Rdd`s of two streams; it is called for every batch. The function must be deterministic.
-    pub fn transform_with<U: Send + 'static, V: Send + 'static>(
+    pub fn transform_with<U: Clone + Send + 'static, V: Send + 'static>(
         self,
         other: DStream<'g, U>,
         f: impl Fn(Rdd<T>, Rdd<U>, BatchTime) -> Rdd<V> + Send + Sync + 'static,
     ) -> DStream<'g, V>
     where
         T: Clone,
-        U: Clone,
     {
         self.graph.needs_every_batch();
         let (left, right) = (self.node(), other.node());

@@ -132,7 +132,7 @@ where
             }
             if self.keep_values {
                 for record in &chunk {
-                    records.values.push(serde_json::to_value(record).map_err(|error| encoding_failed(error))?);
+                    records.values.push(serde_json::to_value(record).map_err(encoding_failed)?);
                 }
             }
             Ok(())

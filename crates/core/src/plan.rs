@@ -31,7 +31,7 @@ pub struct Plan {
     pub records: u64,
 }
 
-/// What the engine asks of [`Source::plan`](super::Source::plan).
+/// What the engine asks of [`Source::plan`](crate::source::Source::plan).
 #[derive(Clone, Debug)]
 pub struct PlanRequest {
     /// The batch.
