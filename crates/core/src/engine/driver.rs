@@ -19,7 +19,7 @@ use super::workers::{Compute, Computed, Worker, WriteJob, Written};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{BatchLog, Budget, Unplanned};
-use crate::sink::{Cursor, Guarantee};
+use crate::sink::{Cursor, Guarantee, Shared};
 use crate::source::PartitionPosition;
 use crate::stream::{AnyOperator, AnySource, Fingerprint};
 use crate::time::BatchTime;
@@ -63,6 +63,8 @@ pub(crate) struct Driver {
     pub(crate) clock: Arc<dyn Clock>,
     /// What is added to the clock: more than zero if it was set back behind the last planned batch (hard case H18).
     pub(crate) clock_offset_ms: u64,
+    /// What the sinks share, over recoveries too.
+    pub(crate) shared: Arc<Shared>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) unplanned: Arc<Unplanned>,
     pub(crate) sources: Vec<Box<dyn AnySource>>,

@@ -131,6 +131,7 @@ impl Start {
             log,
             clock,
             clock_offset_ms: 0,
+            shared: Arc::new(Shared::default()),
             budget,
             unplanned: Arc::new(Unplanned::default()),
             sources,
@@ -248,14 +249,13 @@ impl Driver {
     }
 
     fn sink_starts(&self) -> Vec<SinkStart> {
-        let shared = Arc::new(Shared::default());
         let start = |sink: &SinkInfo| SinkStart {
             name: sink.name.to_string(),
             application: self.settings.application.clone(),
             deployment: self.manifest.deployment,
             run: self.run,
             remembered: self.manifest.sink(&sink.name).map(|kept| kept.remembered.clone()).unwrap_or_default(),
-            shared: shared.clone(),
+            shared: self.shared.clone(),
         };
         self.sinks.iter().map(start).collect()
     }
