@@ -124,28 +124,28 @@ impl Committer {
 
     /// Writes the first cohort of the queue and tells those who wait for it.
     fn lead(&self, mut queue: MutexGuard<'_, Queue>) {
-        let mut leadership = Leadership::take(self, &mut queue);
+        let leadership = Leadership::take(self, &mut queue);
         drop(queue);
         self.gather();
         // Closing may have emptied the queue.
-        let Some(mut cohort) = self.lock().pop() else { return };
+        let Some(mut cohort) = self.lock().pop() else { return leadership.end(0) };
         self.waiting.fetch_sub(cohort.waiters, Ordering::Relaxed);
-        leadership.waiters = cohort.waiters;
         let frames: Vec<PendingFrame<'_>> = cohort.frames.iter().map(OwnedFrame::as_pending).collect();
         let result = self.write(&frames);
         drop(frames);
         cohort.call(&result);
         // First make way, then wake: else the first to come back finds a leader and goes to sleep again.
-        drop(leadership);
+        leadership.end(cohort.waiters);
         cohort.wake(result);
     }
 
     /// Writes frames of this thread from where they lie, with nobody waiting.
     fn lead_alone(&self, mut queue: MutexGuard<'_, Queue>, frames: &[PendingFrame<'_>]) -> Result<Position> {
-        let mut leadership = Leadership::take(self, &mut queue);
+        let leadership = Leadership::take(self, &mut queue);
         drop(queue);
-        leadership.waiters = 1;
-        self.write(frames)
+        let result = self.write(frames);
+        leadership.end(1);
+        result
     }
 
     /// Gives those who shared the last sync a moment to come again, so that they share this one and not every second.
@@ -216,26 +216,30 @@ impl Committer {
 /// Held while a thread leads; however it ends, the others do not wait for it in vain.
 struct Leadership<'c> {
     committer: &'c Committer,
-    /// How many threads waited for what it wrote.
-    waiters: usize,
+    /// How many threads waited for what was written; unknown as long as it is being written.
+    waiters: Option<usize>,
 }
 
 impl<'c> Leadership<'c> {
     fn take(committer: &'c Committer, queue: &mut Queue) -> Self {
         queue.leader = Some(thread::current().id());
-        Self { committer, waiters: 0 }
+        Self { committer, waiters: None }
+    }
+
+    fn end(mut self, waiters: usize) {
+        self.waiters = Some(waiters);
     }
 }
 
 impl Drop for Leadership<'_> {
     fn drop(&mut self) {
         let committer = self.committer;
-        if thread::panicking() {
+        if self.waiters.is_none() {
             committer.poison(panicked());
         }
         let mut queue = committer.lock();
         queue.leader = None;
-        let companions = self.waiters + committer.waiting.load(Ordering::Relaxed);
+        let companions = self.waiters.unwrap_or(0) + committer.waiting.load(Ordering::Relaxed);
         committer.companions.store(companions, Ordering::Relaxed);
         match queue.cohorts.front().map(|cohort| &cohort.leader) {
             Some(Leader::Waiting(thread)) => thread.unpark(),

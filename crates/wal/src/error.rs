@@ -73,6 +73,11 @@ impl Error {
         Self::new(kind, format!("cannot {action} {}", path.display())).with_source(error)
     }
 
+    /// A write or a sync that failed, so that nobody knows what is on disk.
+    pub(crate) fn in_doubt(action: &str, path: &Path, error: io::Error) -> Self {
+        Self { kind: ErrorKind::Poisoned, ..Self::io(action, path, error) }
+    }
+
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -71,8 +71,10 @@ impl DirectoryLock {
 
 impl Drop for DirectoryLock {
     fn drop(&mut self) {
-        // The lock goes with the file's handle. The note goes first, so that the next holder's rival never reads ours.
+        // The note goes first, so that the next holder's rival never reads ours.
         let _ = self.file.set_len(0);
+        // Closing alone would not free it while a process that is just being started still has a copy of the handle.
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 

@@ -87,7 +87,7 @@ impl Log {
     /// # Errors
     /// - [`InvalidInput`](ErrorKind::InvalidInput): the payload is larger than `max_payload_bytes`.
     /// - [`StorageFull`](ErrorKind::StorageFull), [`Io`](ErrorKind::Io): the frame was not written, the log goes on.
-    /// - [`Poisoned`](ErrorKind::Poisoned), or the failure that poisoned it (any kind; the next append says so): the frame may be on disk or not.
+    /// - [`Poisoned`](ErrorKind::Poisoned): this write or sync, or an earlier one, failed. The frame of the one that failed may be on disk or not.
     /// - [`Closed`](ErrorKind::Closed): the frame was not written.
     pub fn append(&self, kind: u8, payload: &[u8]) -> Result<Position> {
         self.check(payload.len())?;

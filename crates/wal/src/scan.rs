@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use crate::directory;
-use crate::error::{BoxError, Result};
+use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::fs::FileSystem;
 use crate::position::{Frame, Position, SegmentInfo};
 use crate::walk::{Chain, Corruption, Walk};
 
-/// How often a list of segments that does not fit together is read again: the directory of a live log changes.
-const LISTINGS: usize = 5;
+/// How often what changed under our hands is read again: the directory of a live log moves.
+const ATTEMPTS: usize = 5;
 
 /// What [`scan`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,27 +32,42 @@ pub struct ScanReport {
 /// taken for damage. Damage is no error here, it stands in the report.
 ///
 /// # Errors
-/// [`Io`](crate::ErrorKind::Io) if the directory or a file cannot be read, [`NewerFormat`](crate::ErrorKind::NewerFormat),
-/// and [`Visitor`](crate::ErrorKind::Visitor) with the error of `visit`.
+/// [`Io`](ErrorKind::Io) if the directory or a file cannot be read, [`NewerFormat`](ErrorKind::NewerFormat),
+/// [`Visitor`](ErrorKind::Visitor) with the error of `visit`, and [`Busy`](ErrorKind::Busy) if segments are released faster than they can be read.
 pub fn scan(
     fs: &dyn FileSystem,
     directory: &Path,
     visit: &mut dyn FnMut(Frame<'_>) -> std::result::Result<(), BoxError>,
 ) -> Result<ScanReport> {
-    let read_chain = || Chain::read(fs, directory, &directory::segments(&directory::list(fs, directory)?));
-    let mut chain = read_chain()?;
-    for _ in 1..LISTINGS {
-        if chain.damage.is_none() {
-            break;
+    let mut past = 0;
+    let (mut frames, mut payload_bytes) = (0, 0);
+    for _ in 0..ATTEMPTS {
+        let chain = chain_after(fs, directory, past)?;
+        past = chain.links.last().map_or(past, |newest| newest.header.segment);
+        let walk = Walk::run(fs, &chain, visit)?;
+        frames += walk.frames;
+        payload_bytes += walk.payload_bytes;
+        if !walk.overtaken {
+            let (end, segments, corruption) = (walk.end(), walk.segments, walk.damage);
+            return Ok(ScanReport { segments, end, frames, payload_bytes, corruption });
         }
-        chain = read_chain()?;
     }
-    let walk = Walk::run(fs, &chain, visit)?;
-    Ok(ScanReport {
-        end: walk.end(),
-        segments: walk.segments,
-        frames: walk.frames,
-        payload_bytes: walk.payload_bytes,
-        corruption: walk.damage,
-    })
+    let message = format!("the log in {} is released faster than it can be read", directory.display());
+    Err(Error::new(ErrorKind::Busy, message))
+}
+
+/// The segments with larger numbers. A list that does not fit together is read again: it was read while the directory changed.
+fn chain_after(fs: &dyn FileSystem, directory: &Path, past: u64) -> Result<Chain> {
+    let read = || {
+        let mut segments = directory::segments(&directory::list(fs, directory)?);
+        segments.retain(|segment| *segment > past);
+        Chain::read(fs, directory, &segments)
+    };
+    for _ in 1..ATTEMPTS {
+        let chain = read()?;
+        if chain.damage.is_none() {
+            return Ok(chain);
+        }
+    }
+    read()
 }

@@ -166,7 +166,7 @@ impl Shelf {
         // Only when the new name is durable may the file be written again: else a crash could show it under its old one.
         self.fs
             .sync_directory(&self.directory)
-            .map_err(|error| ReleaseFailure::InDoubt(Error::io("sync the directory", &self.directory, error)))?;
+            .map_err(|error| ReleaseFailure::InDoubt(Error::in_doubt("sync the directory", &self.directory, error)))?;
         if recycle {
             self.lock().recycled.push(oldest.segment);
         }

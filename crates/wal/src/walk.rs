@@ -164,6 +164,8 @@ pub(crate) struct Walk {
     /// Where the frames of the newest segment begin that nothing proves to be synced.
     pub(crate) in_doubt_from: u64,
     pub(crate) damage: Option<Corruption>,
+    /// The newest segment was released while we walked: the log goes on behind it.
+    pub(crate) overtaken: bool,
 }
 
 impl Walk {
@@ -182,26 +184,22 @@ impl Walk {
             payload_bytes: 0,
             in_doubt_from: DATA_START,
             damage: None,
+            overtaken: false,
         };
         for (index, link) in chain.links.iter().enumerate() {
             let next = chain.links.get(index + 1).map(|next| &next.header);
-            let file = match fs.open(&link.path, Access::Read) {
-                Ok(file) => file,
-                // Released while we walked (only a scan of a live log sees this).
-                Err(error) if error.kind() == io::ErrorKind::NotFound && next.is_some() => {
-                    walk.segments.clear();
-                    continue;
-                }
+            match fs.open(&link.path, Access::Read) {
+                Ok(file) => walk.damage = walk.segment(&file, link, next, visit)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Error::io("open", &link.path, error)),
-            };
-            walk.damage = walk.segment(&file, link, next, visit)?;
-            if walk.damage.is_some() {
-                // A released segment may have been written anew under our hands.
-                if next.is_some() && matches!(read_link(fs, &link.path, link.header.segment)?, Read::Gone) {
-                    walk.damage = None;
-                    walk.segments.clear();
-                    continue;
-                }
+            }
+            // Only the scan of a live log sees this: the segment was released, and may have been written anew under our hands.
+            let suspicious = walk.damage.is_some() || next.is_none() || walk.segments.is_empty();
+            if suspicious && matches!(read_link(fs, &link.path, link.header.segment)?, Read::Gone) {
+                walk.damage = None;
+                walk.segments.clear();
+                walk.overtaken = next.is_none();
+            } else if walk.damage.is_some() {
                 return Ok(walk);
             }
         }

@@ -141,7 +141,7 @@ impl Writer {
             .map_err(|error| WriteFailure::Clean(Error::io("rename a new segment to", &path, error)))?;
         self.fs
             .sync_directory(&self.directory)
-            .map_err(|error| WriteFailure::InDoubt(Error::io("sync the directory", &self.directory, error)))?;
+            .map_err(|error| WriteFailure::InDoubt(Error::in_doubt("sync the directory", &self.directory, error)))?;
         fail::fail_point!(crate::failpoints::SEGMENT_CREATED);
 
         self.shelf.add(SegmentInfo {
@@ -178,7 +178,7 @@ impl Writer {
         let clean = |error| WriteFailure::Clean(Error::io("write the header of", path, error));
         write_all(file, &page, 0).map_err(clean)?;
         let length = file.length().map_err(clean)?;
-        file.sync_data().map_err(|error| WriteFailure::InDoubt(Error::io("sync", path, error)))?;
+        file.sync_data().map_err(|error| WriteFailure::InDoubt(Error::in_doubt("sync", path, error)))?;
         Ok(length)
     }
 }
@@ -238,7 +238,7 @@ impl Current {
         let write = |bytes: &[u8], offset| {
             write_all(&*self.file, bytes, offset).map_err(|error| {
                 let action = format!("write {} bytes at offset {offset} of", bytes.len());
-                WriteFailure::InDoubt(Error::io(&action, &self.path, error))
+                WriteFailure::InDoubt(Error::in_doubt(&action, &self.path, error))
             })
         };
         let (mut start, mut sequence) = (self.end, first_sequence);
@@ -276,7 +276,7 @@ impl Current {
         #[cfg(debug_assertions)]
         fail::fail_point!(crate::failpoints::BREAK_SKIP_SYNC, |_| Ok(()));
         let synced = self.file.sync_data();
-        synced.map_err(|error| WriteFailure::InDoubt(Error::io("sync", &self.path, error)))
+        synced.map_err(|error| WriteFailure::InDoubt(Error::in_doubt("sync", &self.path, error)))
     }
 }
 

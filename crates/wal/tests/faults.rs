@@ -322,6 +322,7 @@ fn n10_a_failing_sync_poisons_the_log_and_reading_still_works() {
         let first = log.append(1, b"first").unwrap();
         fs.fail(Call::SyncData, 1, Effect::Fail(errno));
         let error = log.append(1, b"second").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Poisoned, "not a full disk: it may have been written");
         assert!(error.to_string().contains("00000000000000000001.log"), "{error}");
         // The disk is well again; nobody knows what it kept, so it stays poisoned and says why.
         let error = log.append(1, b"third").unwrap_err();

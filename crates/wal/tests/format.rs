@@ -109,6 +109,19 @@ fn a_log_written_by_hand_is_read() {
 }
 
 #[test]
+fn a_frame_with_another_sequence_than_the_one_due_ends_the_log() {
+    for (sequence, frames) in [(2, 2), (1, 1), (3, 1)] {
+        let mut bytes = segment_header(1, 0, 0, 1);
+        bytes.extend(frame((1, 4096), 7, 1, 4096, b"hello"));
+        bytes.extend(frame((1, 4136), 7, sequence, 4136, b"world"));
+        let fs = FaultFileSystem::new();
+        fs.create_directory(Path::new(DIRECTORY)).unwrap();
+        fs.set_contents(&segment_path(1), &bytes);
+        assert_eq!(open(&fs).unwrap().1.len(), frames, "sequence {sequence}");
+    }
+}
+
+#[test]
 fn the_code_writes_what_the_page_says() {
     let (first, _, _) = by_hand();
     let fs = FaultFileSystem::new();

@@ -85,6 +85,7 @@ struct Machine {
     counter: usize,
     /// What a release that a crash cut short was allowed to take.
     releasing: Option<Position>,
+    poisoned: bool,
 }
 
 type Outcome = Result<(), TestCaseError>;
@@ -99,6 +100,7 @@ pub(crate) fn run(steps: &[Step]) -> Outcome {
         first_sequence: 1,
         counter: 0,
         releasing: None,
+        poisoned: false,
     };
     machine.open()?;
     for step in steps {
@@ -224,8 +226,12 @@ impl Machine {
             Err(error) if error.kind() == ErrorKind::StorageFull && !self.fs.stopped() => {
                 prop_assert!(!error.to_string().is_empty());
             }
-            Err(error) if error.kind() == ErrorKind::Poisoned => {}
-            Err(_) => self.in_doubt.append(&mut entries),
+            // A log that was poisoned before does not even try.
+            Err(error) if error.kind() == ErrorKind::Poisoned && self.poisoned => {}
+            Err(error) => {
+                self.poisoned |= error.kind() == ErrorKind::Poisoned;
+                self.in_doubt.append(&mut entries);
+            }
         }
         Ok(())
     }
@@ -298,6 +304,7 @@ impl Machine {
         // What was in doubt and is seen is certain from now on; what is not seen will never be.
         self.certain = certain;
         self.in_doubt.clear();
+        self.poisoned = false;
         self.log = Some(log);
         Ok(())
     }
