@@ -6,6 +6,7 @@ use millpond_state::codec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::bucket::Bucket;
 use super::combine::CombineTable;
 use super::{CHUNK, Compute, Exchange, Out, Rdd};
 use crate::error::{Error, Result};
@@ -31,22 +32,23 @@ pub(crate) struct Keyed<K, V> {
     pub(crate) value: V,
 }
 
-pub(crate) type KeyedExchange<K, V> = Exchange<Vec<Keyed<K, V>>>;
+pub(crate) type KeyedExchange<K, V> = Exchange<Bucket<Keyed<K, V>>>;
 
 /// Brings the records of each key together in one partition, in record order.
 pub(crate) fn shuffle<K: Key, V: Send + 'static>(parent: Rdd<(K, V)>, label: &Arc<str>) -> Arc<KeyedExchange<K, V>> {
     let (shards, partitions) = (parent.env.shards, parent.env.partitions);
     let label = label.clone();
+    let partition_of = partition_of_shards(shards, partitions);
     Exchange::new(parent, partitions, move |parent, m, task| {
-        let mut buckets: Vec<Vec<Keyed<K, V>>> = (0..partitions).map(|_| Vec::new()).collect();
-        let mut encoded = Vec::with_capacity(64);
+        let mut buckets: Vec<Bucket<Keyed<K, V>>> = (0..partitions).map(|_| Bucket::new()).collect();
         let mut checked = false;
         parent.op.compute(m, task, &mut |chunk| {
             task.enter(&label);
             for (key, value) in chunk {
-                encode_key(&key, &mut encoded, &mut checked)?;
-                let hash = codec::key_hash(&encoded);
-                buckets[codec::partition_of(hash, shards, partitions)].push(Keyed { hash, key, value });
+                check_key(&key, &mut checked)?;
+                let hash = codec::hash_of(&key).map_err(bad_key)?;
+                let partition = usize::from(partition_of[usize::from(codec::shard_of(hash, shards))]);
+                buckets[partition].push(Keyed { hash, key, value });
             }
             Ok(())
         })?;
@@ -54,14 +56,32 @@ pub(crate) fn shuffle<K: Key, V: Send + 'static>(parent: Rdd<(K, V)>, label: &Ar
     })
 }
 
-/// Encodes a key into `encoded`; the first one of a task is decoded and encoded again (hard case H16).
-pub(crate) fn encode_key<K: Key>(key: &K, encoded: &mut Vec<u8>, checked: &mut bool) -> Result<()> {
+/// The partition of each shard: a table, since the sum has a division.
+fn partition_of_shards(shards: u16, partitions: usize) -> Vec<u16> {
+    let partition = |shard: u16| usize::from(shard) * partitions / usize::from(shards);
+    (0..shards).map(|shard| partition(shard) as u16).collect()
+}
+
+/// The first key of a task is encoded, decoded and encoded again (hard case H16).
+#[inline]
+fn check_key<K: Key>(key: &K, checked: &mut bool) -> Result<()> {
     if !*checked {
         *checked = true;
-        codec::check_round_trip(key).map_err(|error| Error::from(error).context("a key"))?;
+        codec::check_round_trip(key).map_err(bad_key)?;
     }
+    Ok(())
+}
+
+/// Encodes a key into `encoded`; the first one of a task is checked.
+fn encode_key<K: Key>(key: &K, encoded: &mut Vec<u8>, checked: &mut bool) -> Result<()> {
+    check_key(key, checked)?;
     encoded.clear();
-    codec::encode(key, encoded).map_err(|error| Error::from(error).context("a key"))
+    codec::encode(key, encoded).map_err(bad_key)
+}
+
+#[cold]
+fn bad_key(error: millpond_state::Error) -> Error {
+    Error::from(error).context("a key")
 }
 
 /// Values of a key folded into one, before the shuffle and after it.
@@ -84,6 +104,7 @@ impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
         let env = self.env.clone();
         let (shards, partitions) = (env.shards, env.partitions);
         let inner = label.clone();
+        let partition_of = partition_of_shards(shards, partitions);
         let exchange = Exchange::new(self, partitions, move |parent: &Rdd<(K, V)>, m, task| {
             let mut tables: Vec<CombineTable<K, C>> = (0..partitions).map(|_| CombineTable::new()).collect();
             let mut encoded = Vec::with_capacity(64);
@@ -93,7 +114,7 @@ impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
                 for (key, value) in chunk {
                     encode_key(&key, &mut encoded, &mut checked)?;
                     let hash = codec::key_hash(&encoded);
-                    let table = &mut tables[codec::partition_of(hash, shards, partitions)];
+                    let table = &mut tables[usize::from(partition_of[usize::from(codec::shard_of(hash, shards))])];
                     table.fold(hash, &encoded, key, |combined| match combined {
                         Some(combined) => add(combined, value),
                         None => create(value),

@@ -6,8 +6,10 @@
 //! [`exchange`], whose filling is a stage of its own.
 
 mod actions;
+mod bucket;
 mod combine;
 mod exchange;
+mod join;
 mod keyed;
 mod narrow;
 mod shared;
@@ -21,6 +23,7 @@ use crate::time::BatchTime;
 
 pub use keyed::{Key, Value};
 
+pub(crate) use bucket::Bucket;
 pub(crate) use exchange::Exchange;
 pub(crate) use keyed::{Keyed, KeyedExchange, shuffle};
 pub(crate) use sources::{Refused, SourceRdd};

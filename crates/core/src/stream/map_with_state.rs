@@ -4,13 +4,13 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use millpond_state::{Operator, PartitionGuard, codec};
+use millpond_state::{KeyBlock, Operator, PartitionGuard};
 
 use super::state::{ComputeOnce, StagedState, Stateful, check_first};
 use super::{AnyOperator, DStream};
 use crate::error::Result;
 use crate::exec::{Stage, Task};
-use crate::rdd::{CHUNK, Compute, Key, Keyed, KeyedExchange, Out, Rdd, Value, shuffle};
+use crate::rdd::{Bucket, CHUNK, Compute, Key, Keyed, KeyedExchange, Out, Rdd, Value, shuffle};
 use crate::time::BatchTime;
 
 /// The state of one key, while the function of `map_with_state` is called for one of its records.
@@ -144,13 +144,14 @@ where
         let buckets = self.exchange.take(partition, task)?;
         task.enter(&self.label);
         let mut state = self.operator.partition(partition);
-        let mut encoded = Vec::with_capacity(64);
         // All slots first, so that what is on disk is read in one sorted pass.
-        let mut slots = Vec::with_capacity(buckets.iter().map(Vec::len).sum());
-        for Keyed { hash, key, .. } in buckets.iter().flatten() {
-            encoded.clear();
-            codec::encode(key, &mut encoded)?;
-            slots.push(state.slot(*hash, &encoded));
+        let mut slots = Vec::with_capacity(buckets.iter().map(Bucket::len).sum());
+        let mut block = KeyBlock::default();
+        for piece in buckets.iter().flat_map(Bucket::pieces) {
+            for together in piece.chunks(KeyBlock::KEYS) {
+                together.iter().try_for_each(|record| block.push(record.hash, &record.key))?;
+                state.slots(&mut block, &mut slots);
+            }
         }
         state.load_misses()?;
 

@@ -4,6 +4,7 @@
 //! operator it is given to; to use it twice it is cloned, and then computed once for both (hard case H14).
 
 mod graph;
+mod join;
 mod keyed;
 mod map_with_state;
 mod narrow;

@@ -4,13 +4,13 @@ use std::iter::Sum;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millpond_state::{Operator, PartitionGuard, codec};
+use millpond_state::{KeyBlock, Operator, PartitionGuard, codec};
 
 use super::state::{ComputeOnce, StagedState, Stateful};
 use super::{AnyOperator, DStream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Stage, Task};
-use crate::rdd::{CHUNK, Compute, Key, Keyed, KeyedExchange, Out, Rdd, Value, shuffle};
+use crate::rdd::{Bucket, CHUNK, Compute, Key, Keyed, KeyedExchange, Out, Rdd, Value, shuffle};
 use crate::time::BatchTime;
 
 /// The new values of one key in one batch, in record order.
@@ -238,12 +238,12 @@ where
         &self,
         partition: usize,
         task: &Task,
-        buckets: Vec<Vec<Keyed<K, V>>>,
+        buckets: Vec<Bucket<Keyed<K, V>>>,
         groups: &mut Groups,
         out: &mut Out<'_, (K, S)>,
     ) -> Result<PartitionGuard<S>> {
         let mut state = self.operator.partition(partition);
-        let count: usize = buckets.iter().map(Vec::len).sum();
+        let count: usize = buckets.iter().map(Bucket::len).sum();
         if count >= END as usize {
             return Err(Error::new(
                 ErrorKind::Configuration,
@@ -253,14 +253,20 @@ where
         let mut values = Vec::with_capacity(count);
         // The key of each group, by the first record that has it.
         let mut keys = Vec::new();
-        let mut encoded = Vec::with_capacity(64);
-        for Keyed { hash, key, value } in buckets.into_iter().flatten() {
-            encoded.clear();
-            codec::encode(&key, &mut encoded)?;
-            if groups.add(state.slot(hash, &encoded)) {
-                keys.push(key);
+        let (mut block, mut slots) = (KeyBlock::default(), Vec::with_capacity(KeyBlock::KEYS));
+        for piece in buckets.into_iter().flat_map(Bucket::into_pieces) {
+            let mut records = piece.into_iter();
+            while !records.as_slice().is_empty() {
+                let mut together = records.as_slice().iter().take(KeyBlock::KEYS);
+                together.try_for_each(|record| block.push(record.hash, &record.key))?;
+                state.slots(&mut block, &mut slots);
+                for (slot, Keyed { key, value, .. }) in slots.drain(..).zip(records.by_ref()) {
+                    if groups.add(slot) {
+                        keys.push(key);
+                    }
+                    values.push(Some(value));
+                }
             }
-            values.push(Some(value));
         }
         state.load_misses()?;
 
@@ -268,16 +274,17 @@ where
         let mut checked = false;
         for (group, key) in groups.groups.iter().zip(keys) {
             let new = Values { all: &mut values, next: &groups.next, at: group.first };
-            let updated = (self.f)(task.batch, &key, new, state.take(group.slot));
+            let stored = state.get_mut(group.slot);
+            let updated = (self.f)(task.batch, &key, new, stored.take());
             if let Some(updated) = &updated {
                 super::state::check_first(&mut checked, updated, &self.label)?;
                 made.push((key, updated.clone()));
-                if made.len() == CHUNK {
-                    out(std::mem::replace(&mut made, Vec::with_capacity(CHUNK)))?;
-                    task.enter(&self.label);
-                }
             }
-            state.put(group.slot, updated);
+            *stored = updated;
+            if made.len() == CHUNK {
+                out(std::mem::replace(&mut made, Vec::with_capacity(CHUNK)))?;
+                task.enter(&self.label);
+            }
         }
         if self.all_keys {
             let mut none: [Option<V>; 0] = [];

@@ -1,0 +1,133 @@
+//! Bringing two keyed `Rdd`s together: cogroup, and the joins made of it.
+
+use std::sync::Arc;
+
+use millpond_state::codec;
+
+use super::combine::CombineTable;
+use super::{CHUNK, Compute, Key, KeyedExchange, Out, Rdd, shuffle};
+use crate::error::Result;
+use crate::exec::{Stage, Task};
+
+/// The values of each key on both sides, in record order.
+struct CoGroup<K, V, W> {
+    left: Arc<KeyedExchange<K, V>>,
+    right: Arc<KeyedExchange<K, W>>,
+    label: Arc<str>,
+}
+
+/// A key's values on both sides.
+type Both<V, W> = (Vec<V>, Vec<W>);
+
+impl<K: Key, V: Send + 'static, W: Send + 'static> Compute<(K, Both<V, W>)> for CoGroup<K, V, W> {
+    fn partitions(&self) -> usize {
+        self.left.readers()
+    }
+
+    fn dependencies(&self) -> Vec<Arc<dyn Stage>> {
+        vec![self.left.clone(), self.right.clone()]
+    }
+
+    fn compute(&self, partition: usize, task: &Task, out: &mut Out<'_, (K, Both<V, W>)>) -> Result<()> {
+        let (left, right) = (self.left.take(partition, task)?, self.right.take(partition, task)?);
+        task.enter(&self.label);
+        let mut table: CombineTable<K, Both<V, W>> = CombineTable::new();
+        let mut encoded = Vec::with_capacity(64);
+        for record in left.into_iter().flatten() {
+            encoded.clear();
+            codec::encode(&record.key, &mut encoded)?;
+            table.fold(record.hash, &encoded, record.key, |both| {
+                let mut both = both.unwrap_or_default();
+                both.0.push(record.value);
+                both
+            });
+        }
+        for record in right.into_iter().flatten() {
+            encoded.clear();
+            codec::encode(&record.key, &mut encoded)?;
+            table.fold(record.hash, &encoded, record.key, |both| {
+                let mut both = both.unwrap_or_default();
+                both.1.push(record.value);
+                both
+            });
+        }
+        let mut records = table.into_records();
+        loop {
+            let chunk: Vec<_> = records.by_ref().take(CHUNK).collect();
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            out(chunk)?;
+        }
+    }
+
+    fn retryable(&self) -> bool {
+        self.left.repeatable() && self.right.repeatable()
+    }
+
+    fn repeatable(&self) -> bool {
+        self.retryable()
+    }
+}
+
+impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
+    pub(crate) fn cogroup_labelled<W: Send + 'static>(
+        self,
+        label: &Arc<str>,
+        other: Rdd<(K, W)>,
+    ) -> Rdd<(K, (Vec<V>, Vec<W>))> {
+        let env = self.env.clone();
+        let (left, right) = (shuffle(self, label), shuffle(other, label));
+        Rdd::new(env, CoGroup { left, right, label: label.clone() })
+    }
+
+    /// The values of each key on both sides, in record order; a key is there if either side has it.
+    pub fn cogroup<W: Send + 'static>(self, other: Rdd<(K, W)>) -> Rdd<(K, (Vec<V>, Vec<W>))> {
+        self.cogroup_labelled(&"cogroup".into(), other)
+    }
+}
+
+impl<K: Key + Clone, V: Clone + Send + 'static> Rdd<(K, V)> {
+    /// Each pair of values of a key that both sides have.
+    pub fn join<W: Clone + Send + 'static>(self, other: Rdd<(K, W)>) -> Rdd<(K, (V, W))> {
+        self.cogroup_labelled(&"join".into(), other)
+            .flat_map(|(key, (left, right))| pairs(key, left, right, |v, w| (v, w)))
+    }
+
+    /// As [`join`](Rdd::join); a value on the left without one on the right is kept, with `None`.
+    pub fn left_outer_join<W: Clone + Send + 'static>(self, other: Rdd<(K, W)>) -> Rdd<(K, (V, Option<W>))> {
+        self.cogroup_labelled(&"left_outer_join".into(), other)
+            .flat_map(|(key, (left, right))| pairs(key, left, some_or_none(right), |v, w| (v, w)))
+    }
+
+    /// As [`join`](Rdd::join); a value on the right without one on the left is kept, with `None`.
+    pub fn right_outer_join<W: Clone + Send + 'static>(self, other: Rdd<(K, W)>) -> Rdd<(K, (Option<V>, W))> {
+        self.cogroup_labelled(&"right_outer_join".into(), other)
+            .flat_map(|(key, (left, right))| pairs(key, some_or_none(left), right, |v, w| (v, w)))
+    }
+
+    /// As [`join`](Rdd::join); a value on either side without one on the other is kept, with `None`.
+    pub fn full_outer_join<W: Clone + Send + 'static>(self, other: Rdd<(K, W)>) -> Rdd<(K, (Option<V>, Option<W>))> {
+        self.cogroup_labelled(&"full_outer_join".into(), other)
+            .flat_map(|(key, (left, right))| pairs(key, some_or_none(left), some_or_none(right), |v, w| (v, w)))
+    }
+}
+
+/// The values, or one `None` where there are none.
+fn some_or_none<T>(values: Vec<T>) -> Vec<Option<T>> {
+    if values.is_empty() { vec![None] } else { values.into_iter().map(Some).collect() }
+}
+
+/// Each value of the left with each of the right.
+fn pairs<K: Clone, V: Clone, W: Clone, U>(
+    key: K,
+    left: Vec<V>,
+    right: Vec<W>,
+    pair: impl Fn(V, W) -> U,
+) -> Vec<(K, U)> {
+    let mut pairs = Vec::with_capacity(left.len() * right.len());
+    for v in &left {
+        pairs.extend(right.iter().map(|w| (key.clone(), pair(v.clone(), w.clone()))));
+    }
+    pairs
+}
