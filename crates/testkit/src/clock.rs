@@ -1,6 +1,6 @@
 //! A clock that only the test moves.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millpond::clock::Clock;
@@ -23,7 +23,7 @@ pub struct ManualClock {
 #[derive(Default)]
 struct State {
     now_ms: u64,
-    wakers: Vec<Box<dyn Fn() + Send + Sync>>,
+    wakers: Vec<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl std::fmt::Debug for ManualClock {
@@ -45,9 +45,13 @@ impl ManualClock {
 
     /// Sets it, also back, and wakes who waits for it.
     pub fn set_ms(&self, now_ms: u64) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.now_ms = now_ms;
-        state.wakers.iter().for_each(|wake| wake());
+        let wakers = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.now_ms = now_ms;
+            state.wakers.clone()
+        };
+        // Called without the lock: who is woken, and who holds a lock that a waker takes, may ask for the time.
+        wakers.iter().for_each(|wake| wake());
     }
 }
 
@@ -61,6 +65,6 @@ impl Clock for ManualClock {
     }
 
     fn on_change(&self, wake: Box<dyn Fn() + Send + Sync>) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).wakers.push(wake);
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).wakers.push(wake.into());
     }
 }

@@ -4,6 +4,7 @@
 pub mod broker;
 mod clock;
 mod collecting;
+pub mod conformance;
 mod error;
 mod kafka_reader;
 mod live_reader;
