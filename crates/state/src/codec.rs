@@ -47,6 +47,20 @@ pub fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<()>
     Err(error)
 }
 
+/// Encodes `value` into the first bytes of `out` and gives their number; `None` if they do not fit or serde refuses, with
+/// zeros in `out` again.
+#[inline]
+pub(crate) fn encode_into<T: Serialize + ?Sized, const N: usize>(value: &T, out: &mut [u8; N]) -> Option<usize> {
+    let mut place = Place { out, used: 0 };
+    match bincode::serde::encode_into_writer(value, &mut place, CONFIG) {
+        Ok(()) => Some(place.used),
+        Err(_) => {
+            *out = [0; N];
+            None
+        }
+    }
+}
+
 /// Decodes a value that [`encode`] made; all of `bytes` must be used up.
 ///
 /// # Errors
@@ -100,6 +114,15 @@ fn unfit<T>(what: &str) -> Error {
     )
 }
 
+/// The stable hash of a key: [`key_hash`] of its encoding.
+///
+/// # Errors
+/// As [`encode`].
+#[inline]
+pub fn hash_of<K: Serialize + ?Sized>(key: &K) -> Result<u64> {
+    Ok(key_hash(crate::key::Key::encode(key)?.as_bytes()))
+}
+
 /// The stable hash of an encoded key: xxh3, 64 bits, seed 0.
 #[inline]
 pub fn key_hash(encoded_key: &[u8]) -> u64 {
@@ -128,6 +151,23 @@ impl bincode::enc::write::Writer for Appender<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
         self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Lets bincode write to a place of a fixed size.
+struct Place<'a, const N: usize> {
+    out: &'a mut [u8; N],
+    used: usize,
+}
+
+impl<const N: usize> bincode::enc::write::Writer for &mut Place<'_, N> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        let end = self.used + bytes.len();
+        let place = self.out.get_mut(self.used..end).ok_or(bincode::error::EncodeError::UnexpectedEnd)?;
+        place.copy_from_slice(bytes);
+        self.used = end;
         Ok(())
     }
 }

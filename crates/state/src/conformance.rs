@@ -40,6 +40,8 @@ pub fn snapshot_store(store: &dyn SnapshotStore, scratch: &Path) {
     assert_eq!(read("000001-5.sst"), b"first", "a file stays when the one it was put from goes");
     store.put("000001-5.sst", &input("two", b"other")).unwrap();
     assert_eq!(read("000001-5.sst"), b"other", "a put replaces");
+    assert!(store.put("000001-5.sst", &scratch.join("none")).is_err(), "putting a file that is not there");
+    assert_eq!(read("000001-5.sst"), b"other", "a put that fails leaves what was there");
     let mut files = store.files().unwrap();
     files.sort();
     assert_eq!(files, ["000001-5.sst", "CURRENT-0.meta"]);

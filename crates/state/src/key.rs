@@ -1,11 +1,21 @@
 //! A key's encoded bytes as a table entry holds them: in place up to 22 bytes, else on the heap.
 
+use serde::Serialize;
+
+use crate::codec;
+use crate::error::Result;
+
 /// Longest key that needs no allocation. With it a key takes 24 bytes.
 const INLINE_BYTES: usize = 22;
 
-#[derive(Clone)]
+/// Two keys are equal if and only if their bytes are.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Key {
-    Inline { length: u8, bytes: [u8; INLINE_BYTES] },
+    /// Zeros fill the rest.
+    Inline {
+        length: u8,
+        bytes: [u8; INLINE_BYTES],
+    },
     Heap(Box<[u8]>),
 }
 
@@ -19,6 +29,23 @@ impl Key {
         } else {
             Key::Heap(key.into())
         }
+    }
+
+    /// The encoding of `key`, made in place where it fits.
+    #[inline]
+    pub(crate) fn encode<K: Serialize + ?Sized>(key: &K) -> Result<Self> {
+        let mut bytes = [0; INLINE_BYTES];
+        match codec::encode_into(key, &mut bytes) {
+            Some(length) => Ok(Key::Inline { length: length as u8, bytes }),
+            None => Key::encode_long(key),
+        }
+    }
+
+    #[cold]
+    fn encode_long<K: Serialize + ?Sized>(key: &K) -> Result<Self> {
+        let mut bytes = Vec::with_capacity(64);
+        codec::encode(key, &mut bytes)?;
+        Ok(Key::new(&bytes))
     }
 
     #[inline]
@@ -51,5 +78,18 @@ mod tests {
             assert_eq!(key.heap_bytes() == 0, length <= INLINE_BYTES);
         }
         assert_eq!(size_of::<Key>(), 24);
+    }
+
+    #[test]
+    fn a_key_encoded_in_place_is_the_key_of_its_encoding() {
+        for length in 0..100 {
+            let text = "x".repeat(length);
+            let mut encoded = Vec::new();
+            codec::encode(&text, &mut encoded).unwrap();
+            assert!(Key::encode(&text).unwrap() == Key::new(&encoded), "{length}");
+            // What a failed try has left in the buffer must not count.
+            assert_eq!(Key::encode(&text).unwrap().as_bytes(), encoded);
+        }
+        assert!(Key::new(b"a") != Key::new(b"a\0"));
     }
 }

@@ -68,6 +68,7 @@ mod evict;
 pub mod failpoints;
 mod files;
 mod freeze;
+mod index;
 mod key;
 mod live;
 mod memory;
@@ -88,7 +89,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use freeze::Frozen;
 pub use operator::{Operator, OperatorSpec, PartitionGuard};
 pub use options::StoreOptions;
-pub use partition::{Partition, Slot};
+pub use partition::{KeyBlock, Partition, Slot};
 pub use schema::Schema;
 pub use snapshot::{
     LocalSnapshotStore, Manifest, MemorySnapshotStore, Newest, OperatorRecord, Rejected, Snapshot, SnapshotFile,

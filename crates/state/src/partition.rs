@@ -9,6 +9,7 @@
 use crate::StateValue;
 use crate::codec;
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::memory::heap_estimate;
 use crate::rows::{Rows, split_stored};
 use crate::shared::OperatorShared;
@@ -27,6 +28,40 @@ impl Slot {
     #[inline]
     pub fn index(self) -> usize {
         self.0 as usize
+    }
+}
+
+/// Keys to be looked up together, by [`Partition::slots`].
+#[derive(Default)]
+pub struct KeyBlock {
+    keys: Vec<(u64, Key)>,
+    found: Vec<Option<u32>>,
+}
+
+impl KeyBlock {
+    /// How many keys are worth looking up together: what they touch stays in the first cache.
+    pub const KEYS: usize = 128;
+
+    /// Adds a key; `hash` is [`codec::key_hash`] of its encoding.
+    ///
+    /// # Errors
+    /// As [`codec::encode`].
+    #[inline]
+    pub fn push<K: serde::Serialize + ?Sized>(&mut self, hash: u64, key: &K) -> Result<()> {
+        self.keys.push((hash, Key::encode(key)?));
+        Ok(())
+    }
+
+    /// Keys in it.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether it has none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 }
 
@@ -109,12 +144,29 @@ impl<V: StateValue> Partition<V> {
                 self.table.entries[slot as usize].flags |= REFERENCED;
                 Slot(slot)
             }
-            None => self.make_slot(hash, key),
+            None => self.make_slot(hash, Key::new(key)),
+        }
+    }
+
+    /// As [`slot`](Self::slot) for each key of a block, in order: appends their slots to `slots` and empties the block.
+    /// Several times faster than one by one where the table is larger than the cache.
+    pub fn slots(&mut self, block: &mut KeyBlock, slots: &mut Vec<Slot>) {
+        self.table.find_all(&block.keys, &mut block.found);
+        for ((hash, key), found) in block.keys.drain(..).zip(&block.found) {
+            // A key that is new may have been made a few keys before.
+            let found = found.or_else(|| self.table.find(hash, key.as_bytes()));
+            slots.push(match found {
+                Some(slot) => {
+                    self.table.entries[slot as usize].flags |= REFERENCED;
+                    Slot(slot)
+                }
+                None => self.make_slot(hash, key),
+            });
         }
     }
 
     #[cold]
-    fn make_slot(&mut self, hash: u64, key: &[u8]) -> Slot {
+    fn make_slot(&mut self, hash: u64, key: Key) -> Slot {
         self.open_task();
         let shard = codec::shard_of(hash, self.operator.shared.options.shards);
         let unknown = if self.complete { 0 } else { UNLOADED };

@@ -2,8 +2,8 @@
 //! nothing of the database; what the flags mean is kept in order by `partition`.
 
 use crate::codec;
+use crate::index::Index;
 use crate::key::Key;
-use hashbrown::HashTable;
 
 /// The place holds an entry.
 pub(crate) const OCCUPIED: u8 = 1;
@@ -28,23 +28,9 @@ pub(crate) struct Entry<V> {
     pub(crate) flags: u8,
 }
 
-#[derive(Clone, Copy)]
-struct Link {
-    entry: u32,
-    /// The low half of the key's hash (its top bits are the same all over a partition).
-    tag: u32,
-}
-
-/// A hash for the index from a tag: hashbrown takes its position from the low bits and its control
-/// byte from the top bits.
-#[inline]
-fn spread(tag: u32) -> u64 {
-    u64::from(tag) | u64::from(tag) << 32
-}
-
 pub(crate) struct Table<V> {
     pub(crate) entries: Vec<Entry<V>>,
-    index: HashTable<Link>,
+    index: Index,
     free: Vec<u32>,
     key_heap_bytes: usize,
     /// Sum of the entries' `heap_bytes`; kept by whoever changes them.
@@ -53,23 +39,43 @@ pub(crate) struct Table<V> {
 
 impl<V> Table<V> {
     pub(crate) fn new() -> Self {
-        Table { entries: Vec::new(), index: HashTable::new(), free: Vec::new(), key_heap_bytes: 0, value_heap_bytes: 0 }
+        Table { entries: Vec::new(), index: Index::default(), free: Vec::new(), key_heap_bytes: 0, value_heap_bytes: 0 }
     }
 
     #[inline]
     pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
-        let tag = hash as u32;
-        self.index
-            .find(spread(tag), |link| link.tag == tag && self.entries[link.entry as usize].key.as_bytes() == key)
-            .map(|link| link.entry)
+        self.index.find(hash as u32, |entry| self.entries[entry as usize].key.as_bytes() == key)
+    }
+
+    /// As `find`, for many keys at once: gives `found` their entries, in order. All reads of the index come
+    /// first, then all of the entries, so that they overlap instead of waiting for each other.
+    pub(crate) fn find_all(&self, keys: &[(u64, Key)], found: &mut Vec<Option<u32>>) {
+        let mut touched = 0;
+        for (hash, _) in keys {
+            touched ^= self.index.touch(*hash as u32);
+        }
+        std::hint::black_box(touched);
+        found.clear();
+        // Most candidates are what is looked for: tags are 32 bits.
+        found.extend(keys.iter().map(|(hash, _)| self.index.find(*hash as u32, |_| true)));
+        let mut touched = 0;
+        for candidate in found.iter().flatten() {
+            touched ^= self.entries[*candidate as usize].flags;
+        }
+        std::hint::black_box(touched);
+        for ((hash, key), candidate) in keys.iter().zip(found) {
+            if candidate.is_some_and(|candidate| self.entries[candidate as usize].key != *key) {
+                *candidate = self.index.find(*hash as u32, |entry| self.entries[entry as usize].key == *key);
+            }
+        }
     }
 
     /// Adds a key that is not there yet.
     ///
     /// # Panics
-    /// With more than 2^32 keys in one partition, which takes 200 GB.
-    pub(crate) fn insert(&mut self, hash: u64, key: &[u8], shard: u16, flags: u8) -> u32 {
-        let entry = Entry { key: Key::new(key), value: None, heap_bytes: 0, shard, flags: flags | OCCUPIED };
+    /// With 2^32 - 1 keys in one partition, which takes 200 GB.
+    pub(crate) fn insert(&mut self, hash: u64, key: Key, shard: u16, flags: u8) -> u32 {
+        let entry = Entry { key, value: None, heap_bytes: 0, shard, flags: flags | OCCUPIED };
         self.key_heap_bytes += entry.key.heap_bytes();
         let position = match self.free.pop() {
             Some(position) => {
@@ -83,11 +89,10 @@ impl<V> Table<V> {
                     self.entries.reserve_exact(if length < 4096 { length.max(16) } else { length / 4 });
                 }
                 self.entries.push(entry);
-                u32::try_from(length).expect("fewer than 2^32 keys in a partition")
+                u32::try_from(length).ok().filter(|n| *n < u32::MAX).expect("fewer than 2^32 - 1 keys in a partition")
             }
         };
-        let tag = hash as u32;
-        self.index.insert_unique(spread(tag), Link { entry: position, tag }, |link| spread(link.tag));
+        self.index.insert(hash as u32, position);
         position
     }
 
@@ -99,9 +104,7 @@ impl<V> Table<V> {
         self.key_heap_bytes -= entry.key.heap_bytes();
         self.value_heap_bytes -= entry.heap_bytes as usize;
         *entry = Entry { key: Key::new(&[]), value: None, heap_bytes: 0, shard: 0, flags: 0 };
-        if let Ok(found) = self.index.find_entry(spread(tag), |link| link.entry == position) {
-            found.remove();
-        }
+        self.index.remove(tag, position);
         self.free.push(position);
     }
 
@@ -122,16 +125,16 @@ impl<V> Table<V> {
         self.entries.retain(|entry| entry.flags & OCCUPIED != 0);
         self.entries.shrink_to(kept + kept / 16);
         self.free = Vec::new();
-        self.index = HashTable::new();
-        self.index.reserve(kept, |link| spread(link.tag));
+        // The old one goes before the new one is made.
+        self.index = Index::default();
+        self.index = Index::with_room_for(kept);
         self.key_heap_bytes = 0;
         self.value_heap_bytes = 0;
         for (position, entry) in self.entries.iter().enumerate() {
             self.key_heap_bytes += entry.key.heap_bytes();
             self.value_heap_bytes += entry.heap_bytes as usize;
             let tag = codec::key_hash(entry.key.as_bytes()) as u32;
-            let link = Link { entry: position as u32, tag };
-            self.index.insert_unique(spread(tag), link, |link| spread(link.tag));
+            self.index.insert(tag, position as u32);
         }
     }
 
@@ -143,7 +146,7 @@ impl<V> Table<V> {
     /// Bytes allocated, the heap of keys and values included.
     pub(crate) fn bytes(&self) -> usize {
         self.entries.capacity() * size_of::<Entry<V>>()
-            + self.index.allocation_size()
+            + self.index.bytes()
             + self.free.capacity() * size_of::<u32>()
             + self.key_heap_bytes
             + self.value_heap_bytes
@@ -165,7 +168,7 @@ mod tests {
             let key = key(n);
             let hash = codec::key_hash(&key);
             assert_eq!(table.find(hash, &key), None);
-            let position = table.insert(hash, &key, 3, 0);
+            let position = table.insert(hash, Key::new(&key), 3, 0);
             table.entries[position as usize].value = Some(n);
         }
         for n in (0..10_000).step_by(3) {
@@ -186,11 +189,15 @@ mod tests {
     #[test]
     fn two_keys_of_one_hash_stay_apart() {
         let mut table: Table<u32> = Table::new();
-        let one = table.insert(7, b"one", 0, 0);
-        let two = table.insert(7, b"two", 0, 0);
+        let one = table.insert(7, Key::new(b"one"), 0, 0);
+        let two = table.insert(7, Key::new(b"two"), 0, 0);
         assert_eq!(table.find(7, b"one"), Some(one));
         assert_eq!(table.find(7, b"two"), Some(two));
         assert_eq!(table.find(7, b"three"), None);
+        let keys = [b"two".as_slice(), b"three", b"one"].map(|key| (7, Key::new(key)));
+        let mut found = vec![Some(9)];
+        table.find_all(&keys, &mut found);
+        assert_eq!(found, [Some(two), None, Some(one)]);
     }
 
     #[test]

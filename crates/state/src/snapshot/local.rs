@@ -53,10 +53,9 @@ impl LocalSnapshotStore {
         }
         files::sync_directory(directory)?;
         let store = LocalSnapshotStore { directory: directory.to_owned(), unsynced: AtomicBool::new(false) };
-        let manifests = directory.join("manifests");
-        for name in files::names(&manifests)? {
-            if name.starts_with('.') {
-                files::remove_file(&manifests.join(name))?;
+        for part in DIRECTORIES.map(|name| directory.join(name)) {
+            for name in files::names(&part)?.into_iter().filter(|name| name.starts_with('.')) {
+                files::remove_file(&part.join(name))?;
             }
         }
         super::collect_garbage(&store)?;
@@ -148,9 +147,14 @@ fn link_or_copy(from: &Path, to: &Path, may_link: bool, sync: bool) -> Result<()
 impl SnapshotStore for LocalSnapshotStore {
     fn put(&self, name: &str, from: &Path) -> Result<()> {
         let to = self.file(name)?;
-        files::remove_file(&to)?;
+        // Aside first: the file of this name may be one that published snapshots name.
+        let aside = self.directory.join("files").join(format!(".{name}.aside"));
+        files::remove_file(&aside)?;
         self.unsynced.store(true, Ordering::Release);
-        link_or_copy(from, &to, true, true)?;
+        link_or_copy(from, &aside, true, true)?;
+        fs::rename(&aside, &to).map_err(|error| Error::io("rename a file to", &to, error))?;
+        // A rename between two links of one file does nothing.
+        files::remove_file(&aside)?;
         files::remove_file(&self.directory.join("bad").join(name))
     }
 
@@ -173,7 +177,9 @@ impl SnapshotStore for LocalSnapshotStore {
     }
 
     fn files(&self) -> Result<Vec<String>> {
-        files::names(&self.directory.join("files"))
+        let mut names = files::names(&self.directory.join("files"))?;
+        names.retain(|name| is_file_name(name));
+        Ok(names)
     }
 
     fn delete(&self, name: &str) -> Result<()> {

@@ -179,7 +179,7 @@ impl Manifest {
 /// A plain file name: nothing that would lead out of a directory.
 pub(crate) fn is_file_name(name: &str) -> bool {
     !name.is_empty()
-        && name.len() <= 255
+        && name.len() <= 200
         && !name.starts_with('.')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }

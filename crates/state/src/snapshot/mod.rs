@@ -26,7 +26,8 @@ use std::sync::Arc;
 /// from several threads at once for changes; reading beside a change is allowed.
 /// [`conformance`](crate::conformance) tests an implementation.
 pub trait SnapshotStore: Send + Sync + 'static {
-    /// Takes the file at `from` in as `name`, replacing one of that name and its bad mark. It may link the file instead
+    /// Takes the file at `from` in as `name`, replacing one of that name and its bad mark; at any moment, crash or
+    /// failure, there is the one or the other. It may link the file instead
     /// of copying it: the caller never changes it afterwards. Durable at the next `publish`.
     fn put(&self, name: &str, from: &Path) -> Result<()>;
 
