@@ -1,0 +1,32 @@
+//! How fast Millpond is: runs one workload and prints one JSON object on one line.
+//!
+//! `cargo run --release -p millpond-benches -- WORKLOAD [options]`; what each workload measures, and what was measured,
+//! stands in `docs/benchmarks.md`.
+
+mod bare;
+mod checkpoint;
+mod cli;
+mod disk;
+mod generated;
+mod keyed_count;
+mod report;
+mod resident;
+mod usage;
+mod wal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Whatever went wrong: a benchmark tells it and ends.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    match cli::Arguments::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("Error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
