@@ -1,0 +1,116 @@
+//! The program that is killed: one of a few pipelines, told by its environment which.
+
+mod pipelines;
+mod spool;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use millpond::StreamingContext;
+use serde::{Deserialize, Serialize};
+
+/// The variable that makes a victim of a program: a [`Setup`] as JSON.
+pub const VICTIM: &str = "MILLPOND_VICTIM";
+
+/// What a victim is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Setup {
+    /// What it runs.
+    pub pipeline: Pipeline,
+    /// The application's id; also its transactional id unless that is given.
+    pub application: String,
+    /// The application's directory.
+    pub directory: PathBuf,
+    /// Where its input is: a directory of files, a spool file, a topic.
+    pub input: String,
+    /// Where its output goes: a directory, a topic.
+    pub output: String,
+    /// Where the output of a second sink goes, where the pipeline has one.
+    pub second_output: String,
+    /// The broker's address, where the pipeline needs one.
+    pub brokers: String,
+    /// How long it waits for a broker.
+    pub wait_for_broker_ms: u64,
+    /// The batch interval.
+    pub batch_ms: u64,
+    /// Batches from one checkpoint to the next.
+    pub checkpoint_every: u64,
+    /// The transactional id, if it is not the application's id.
+    pub transactional_id: Option<String>,
+    /// Begin at the end of partitions that have no position yet, not at their beginning.
+    pub from_latest: bool,
+    /// The most bytes of input files a batch.
+    pub batch_limit_bytes: u64,
+}
+
+/// What a victim runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pipeline {
+    /// Word count from files to files: a source that replays, no broker.
+    Files,
+    /// Word count from a reliable receiver to files: blocks are logged whole.
+    Spool,
+    /// Word count from files to two file sinks.
+    TwoFileSinks,
+    /// Word count from Kafka to Kafka.
+    KafkaCount,
+    /// A copy from Kafka to Kafka with a running number per key in state.
+    KafkaCopy,
+    /// Word count from Kafka to Kafka, blocks logged by content.
+    KafkaContent,
+    /// Word count from Kafka to Kafka and to files.
+    KafkaAndFiles,
+}
+
+impl Setup {
+    /// Short batches, a checkpoint every third, nothing else chosen.
+    pub fn new(pipeline: Pipeline, application: impl Into<String>, directory: impl Into<PathBuf>) -> Self {
+        Setup {
+            pipeline,
+            application: application.into(),
+            directory: directory.into(),
+            input: String::new(),
+            output: String::new(),
+            second_output: String::new(),
+            brokers: String::new(),
+            wait_for_broker_ms: 60_000,
+            batch_ms: 20,
+            checkpoint_every: 3,
+            transactional_id: None,
+            from_latest: false,
+            batch_limit_bytes: 400,
+        }
+    }
+}
+
+/// Runs the victim and ends the process, if this process was started as one; else does nothing. To be called first of all.
+///
+/// It says `ready` to stderr when it is live, stops gracefully at SIGTERM with status 0, and ends with an error in words and
+/// status 1.
+pub fn run_if_asked() {
+    let Ok(setup) = std::env::var(VICTIM) else { return };
+    let outcome = serde_json::from_str(&setup)
+        .map_err(|error| millpond::Error::new(millpond::ErrorKind::Configuration, format!("{VICTIM}: {error}")))
+        .and_then(|setup| run(&setup));
+    match outcome {
+        Ok(()) => std::process::exit(0),
+        Err(error) => {
+            eprintln!("Error: {error}");
+            std::process::exit(1);
+        }
+    }
+}
+
+fn run(setup: &Setup) -> millpond::Result<()> {
+    millpond::failpoints::arm_from_env()?;
+    StreamingContext::builder(&setup.application)
+        .directory(&setup.directory)
+        .batch_interval(Duration::from_millis(setup.batch_ms))
+        .checkpoint_interval(Duration::from_millis(setup.batch_ms * setup.checkpoint_every))
+        .threads(2)
+        .partitions(2)
+        .retained_checkpoints(2)
+        .log_segment_bytes(64 << 10)
+        .open(|graph| pipelines::describe(setup, graph))?
+        .run_until_signal_with(|_| eprintln!("ready"))
+}

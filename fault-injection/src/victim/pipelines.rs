@@ -1,0 +1,103 @@
+//! The pipelines of the victim.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use millpond::kafka::{OwnedRecord, StartingOffsets};
+use millpond::prelude::*;
+use millpond::sink::Records;
+use millpond::source::ReceiverSource;
+
+use super::spool::Spool;
+use super::{Pipeline, Setup};
+
+pub(super) fn describe(setup: &Setup, graph: &Graph<'_>) -> millpond::Result<()> {
+    match setup.pipeline {
+        Pipeline::Files => {
+            count(files(setup, graph)).sink_records("out", FileSink::text(&setup.output), encode_count);
+        }
+        Pipeline::TwoFileSinks => {
+            let counts = count(files(setup, graph));
+            counts.clone().sink_records("out", FileSink::text(&setup.output), encode_count);
+            counts.sink_records("second", FileSink::text(&setup.second_output), encode_count);
+        }
+        Pipeline::Spool => {
+            let lines = graph.source("lines", ReceiverSource::new(Spool::of(&setup.input)));
+            count(lines).sink_records("out", FileSink::text(&setup.output), encode_count);
+        }
+        Pipeline::KafkaCount | Pipeline::KafkaContent => {
+            count(topic_lines(setup, graph)).sink_records("out", kafka_sink(setup), encode_count);
+        }
+        Pipeline::KafkaAndFiles => {
+            let counts = count(topic_lines(setup, graph));
+            counts.clone().sink_records("out", kafka_sink(setup), encode_count);
+            counts.sink_records("second", FileSink::text(&setup.second_output), encode_count);
+        }
+        Pipeline::KafkaCopy => {
+            graph
+                .source("records", topic(setup).raw())
+                .map(|record: OwnedRecord| (record.key.clone().unwrap_or_default(), record))
+                .map_with_state("numbers", number)
+                .sink_records("out", kafka_sink(setup), encode_numbered);
+        }
+    }
+    Ok(())
+}
+
+fn files<'g>(setup: &Setup, graph: &Graph<'g>) -> DStream<'g, String> {
+    let source = FileSource::directory(&setup.input).existing_files(true).batch_limit_bytes(setup.batch_limit_bytes);
+    graph.source("lines", source)
+}
+
+fn topic(setup: &Setup) -> KafkaSource<millpond::kafka::Raw> {
+    let source = KafkaSource::subscribe(&setup.brokers, [&setup.input])
+        .wait_for_broker(Duration::from_millis(setup.wait_for_broker_ms));
+    if setup.from_latest { source.starting_offsets(StartingOffsets::Latest) } else { source }
+}
+
+fn topic_lines<'g>(setup: &Setup, graph: &Graph<'g>) -> DStream<'g, String> {
+    let source = topic(setup).utf8();
+    graph.source("lines", if setup.pipeline == Pipeline::KafkaContent { source.log_content() } else { source })
+}
+
+fn kafka_sink(setup: &Setup) -> KafkaSink {
+    let sink =
+        KafkaSink::to(&setup.brokers, &setup.output).wait_for_broker(Duration::from_millis(setup.wait_for_broker_ms));
+    match &setup.transactional_id {
+        Some(id) => sink.transactional_id(id),
+        None => sink,
+    }
+}
+
+fn count(lines: DStream<'_, String>) -> DStream<'_, (String, u64)> {
+    lines
+        .flat_map(|line| line.split_whitespace().map(String::from).collect::<Vec<_>>())
+        .map(|word| (word, 1_u64))
+        .update_touched_by_key("counts", |ones, total| Some(total.unwrap_or(0) + ones.sum()))
+}
+
+fn encode_count((word, count): &(String, u64), at: BatchTime, out: &mut Records) -> Result<(), Infallible> {
+    out.record().key(word).value(count.to_string()).header("batch", at.as_ms().to_string()).end();
+    Ok(())
+}
+
+/// A record and its number among those of its key.
+type Numbered = (OwnedRecord, u64);
+
+fn number(_: BatchTime, _: &Vec<u8>, record: Option<OwnedRecord>, state: &mut State<'_, u64>) -> Option<Numbered> {
+    let n = state.get().copied().unwrap_or(0) + 1;
+    state.update(n);
+    record.map(|record| (record, n))
+}
+
+fn encode_numbered((record, n): &Numbered, _: BatchTime, out: &mut Records) -> Result<(), Infallible> {
+    let mut writer = out.record();
+    if let Some(key) = &record.key {
+        writer = writer.key(key);
+    }
+    if let Some(value) = &record.value {
+        writer = writer.value(value);
+    }
+    writer.header("n", n.to_string()).end();
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! Real processes killed with SIGKILL at every named point and at random: readers see every result exactly once.
+
+mod controls;
+mod files;
+mod kafka;
+mod model;
+
+use millpond_fault_injection::Dice;
+
+/// A random seed, printed, or the one in `MILLPOND_SEED`.
+fn seed() -> u64 {
+    let chosen = std::env::var("MILLPOND_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = chosen.unwrap_or_else(Dice::seed_of_now);
+    println!("MILLPOND_SEED={seed}");
+    seed
+}
+
+/// Not a test: what the processes run that the tests start and kill.
+#[test]
+fn victim() {
+    millpond_fault_injection::victim::run_if_asked();
+}
