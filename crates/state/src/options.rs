@@ -18,8 +18,8 @@ pub struct StoreOptions {
     /// Partitions that are worked on in parallel, fixed when the state is created. At most `shards`.
     /// Default 16.
     pub partitions: usize,
-    /// Bytes of the database's block cache, all operators together; indexes and filters of table files are in
-    /// it too. Default 64 MiB.
+    /// Bytes of the database's block cache, all operators together. Default 64 MiB. Indexes and filters of table
+    /// files come on top: about 1.5 bytes a stored key.
     pub block_cache_bytes: u64,
     /// Bytes of one write buffer of the database; each operator may have two. Default 16 MiB.
     pub write_buffer_bytes: u64,
