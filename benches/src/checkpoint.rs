@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use millpond_core::{BatchTime, Running, StreamingContext, milliseconds, seconds, sink::at_least_once};
+use millpond::{BatchTime, Running, StreamingContext, milliseconds, seconds, sink::at_least_once};
 use millpond_state::{LocalSnapshotStore, Manifest, SnapshotStore};
 
 use crate::Failure;

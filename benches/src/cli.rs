@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::pipeline::{Kind, Pipeline};
 use crate::report::{self, Report};
-use crate::{Failure, checkpoint, keyed_count, resident, wal};
+use crate::{Failure, checkpoint, kafka_latency, kafka_throughput, keyed_count, recover, resident, wal};
 
 /// Measures Millpond. One JSON object on a line for each run.
 #[derive(Parser)]
@@ -33,10 +34,24 @@ enum Workload {
     Checkpoint(checkpoint::Options),
     /// Appends to the log, beside a bare loop of write and fdatasync.
     Wal(wal::Options),
+    /// Counts per key from Kafka to Kafka, exactly once.
+    KafkaCount(kafka_throughput::Options),
+    /// Values to upper case from Kafka to Kafka, exactly once.
+    KafkaPass(kafka_throughput::Options),
+    /// The age of a record when a reader sees its count.
+    KafkaLatency(kafka_latency::Options),
+    /// From `kill -9` to new output.
+    Recover(recover::Options),
+    /// What the Kafka workloads run in a process of its own.
+    #[command(hide = true)]
+    Pipeline(Pipeline),
 }
 
 impl Arguments {
     pub(crate) fn run(&self) -> Result<(), Failure> {
+        if let Workload::Pipeline(pipeline) = &self.workload {
+            return pipeline.run();
+        }
         let previous = self.against.as_deref().map(report::read).transpose()?;
         for _ in 0..self.runs {
             let directory = tempfile::Builder::new().prefix("millpond-bench-").tempdir_in(&self.within)?;
@@ -45,6 +60,11 @@ impl Arguments {
                 Workload::Resident(options) => resident::run(options, directory.path())?,
                 Workload::Checkpoint(options) => checkpoint::run(options, directory.path())?,
                 Workload::Wal(options) => wal::run(options, directory.path())?,
+                Workload::KafkaCount(options) => kafka_throughput::run(Kind::Count, options, directory.path())?,
+                Workload::KafkaPass(options) => kafka_throughput::run(Kind::Pass, options, directory.path())?,
+                Workload::KafkaLatency(options) => kafka_latency::run(options, directory.path())?,
+                Workload::Recover(options) => recover::run(options, directory.path())?,
+                Workload::Pipeline(pipeline) => return pipeline.run(),
             };
             println!("{}", report.line());
             if let Some(previous) = &previous {

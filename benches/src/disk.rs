@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use millpond_core::sink::{Cursor, Guarantee, Records, Sink, SinkStart, SourcePositions};
-use millpond_core::{BatchTime, Result};
+use millpond::sink::{Cursor, Guarantee, Records, Sink, SinkStart, SourcePositions};
+use millpond::{BatchTime, Result};
 use millpond_state::{LocalSnapshotStore, OperatorSpec, Snapshot, StateStore, StateValue, StoreOptions};
 
 use crate::Failure;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
-use millpond_core::source::{
+use millpond::source::{
     PartitionPosition, Plan, PlanRequest, Replay, Source, SourceOutput, SourcePartition, SourceStart,
 };
-use millpond_core::{BatchTime, Error, ErrorKind, Result};
+use millpond::{BatchTime, Error, ErrorKind, Result};
 
 /// Records handed out at a time: few enough to stay in cache.
 const CHUNK: u64 = 2048;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::mpsc;
 
-use millpond_core::{StreamingContext, milliseconds, seconds, sink::at_least_once};
+use millpond::{StreamingContext, milliseconds, seconds, sink::at_least_once};
 use millpond_state::OperatorSpec;
 
 use crate::disk::{Discard, filler, read_back};

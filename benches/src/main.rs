@@ -6,9 +6,14 @@
 mod bare;
 mod checkpoint;
 mod cli;
+mod cluster;
 mod disk;
 mod generated;
+mod kafka_latency;
+mod kafka_throughput;
 mod keyed_count;
+mod pipeline;
+mod recover;
 mod report;
 mod resident;
 mod usage;

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::mpsc;
 
-use millpond_core::{StreamingContext, milliseconds, seconds, sink::at_least_once};
+use millpond::{StreamingContext, milliseconds, seconds, sink::at_least_once};
 
 use crate::Failure;
 use crate::disk::Discard;

@@ -31,10 +31,9 @@ impl Meter {
         Meter::of("self".into())
     }
 
-    /// Of the process of this id, from its start.
-    #[allow(dead_code)]
+    /// Of the process of this id; its largest size in memory is that since its start.
     pub(crate) fn of_process(id: u32) -> Result<Meter, Failure> {
-        Ok(Meter { process: id.to_string(), started: Instant::now(), cpu: Duration::ZERO, written: 0 })
+        Meter::of(id.to_string())
     }
 
     fn of(process: String) -> Result<Meter, Failure> {
