@@ -61,8 +61,13 @@ pub(crate) fn set_partitions(brokers: &str, topic: &str, count: usize) {
 
 /// The offset that a group has committed; `None` if it has none.
 pub(crate) fn group_offset(brokers: &str, group: &str, topic: &str, partition: i32) -> Option<i64> {
-    let consumer: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", brokers).set("group.id", group).create().expect("a consumer");
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", group)
+        // Else an answer waits until no transaction is open.
+        .set("isolation.level", "read_uncommitted")
+        .create()
+        .expect("a consumer");
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, partition);
     let found = consumer.committed_offsets(list, LIMIT).expect("offsets can be read");

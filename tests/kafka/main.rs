@@ -2,7 +2,15 @@
 
 mod admin;
 mod input;
+mod java;
+mod output;
+mod proxy;
 
+mod sink_brokers;
+mod sink_cursor;
+mod sink_fencing;
+mod sink_records;
+mod source_brokers;
 mod source_content;
 mod source_lost;
 mod source_ranges;

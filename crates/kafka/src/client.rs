@@ -45,7 +45,7 @@ struct Kept {
     undelivered: Option<Undelivered>,
 }
 
-/// The first record that a broker or the client refused.
+/// A record that a broker or the client refused: of the first kind of refusal, the largest.
 #[derive(Clone, Debug)]
 pub(crate) struct Undelivered {
     pub(crate) topic: String,
@@ -71,7 +71,7 @@ impl Reports {
         std::mem::take(&mut self.kept().errors)
     }
 
-    /// The first record that could not be written since the last call.
+    /// A record that could not be written since the last call.
     pub(crate) fn take_undelivered(&self) -> Option<Undelivered> {
         self.kept().undelivered.take()
     }
@@ -86,15 +86,32 @@ impl Reports {
         self.0.indefinite.store(true, Ordering::Relaxed);
     }
 
+    /// Forgets it: everything that was on its way has been shut out.
+    pub(crate) fn clear_indefinite(&self) {
+        self.0.indefinite.store(false, Ordering::Relaxed);
+    }
+
     /// The error that no waiting cures, if one was reported: wrong password, wrong certificate.
     fn refusal(&self) -> Option<(Code, String)> {
         self.kept().errors.iter().find(|(code, _)| kind_of(Some(*code)) == ErrorKind::Configuration).cloned()
     }
 }
 
+/// Whether what librdkafka says of a connection means that requests on it may have been lost, or still be on their way: it
+/// was up. One that could not be made, to a broker that is down, has carried none.
+///
+/// librdkafka sends a commit again on another connection without a word but this, which it logs, and does not report as an
+/// error while only one request was under way.
+fn cuts_requests_off(text: &str) -> bool {
+    text.contains("in state UP") || text.contains("Timed out")
+}
+
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let of = &self.0.of;
+        if matches!(facility, "FAIL" | "REQTMOUT") && cuts_requests_off(message) {
+            self.set_indefinite();
+        }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
                 // Errors come as errors too, and are reported by whoever gets them.
@@ -108,7 +125,10 @@ impl ClientContext for Reports {
     fn error(&self, error: KafkaError, reason: &str) {
         // An event without a code has no bearing on anything.
         let Some(code) = error.rdkafka_error_code() else { return };
-        self.set_indefinite();
+        let timed_out = matches!(code, Code::OperationTimedOut | Code::RequestTimedOut | Code::MessageTimedOut);
+        if timed_out || cuts_requests_off(reason) {
+            self.set_indefinite();
+        }
         let mut kept = self.kept();
         if kept.errors.len() < MAX_KEPT_ERRORS && !kept.errors.iter().any(|(_, text)| text == reason) {
             kept.errors.push((code, reason.to_owned()));
@@ -132,8 +152,16 @@ impl ProducerContext for Reports {
         if matches!(code, Code::PurgeQueue | Code::PurgeInflight) {
             return;
         }
+        // librdkafka goes on with the next sequence number, which the broker refuses even in the next transaction.
+        self.set_indefinite();
         let bytes = message.payload_len() + message.key_len();
-        self.kept().undelivered.get_or_insert_with(|| Undelivered { topic: message.topic().to_owned(), bytes, code });
+        let mut kept = self.kept();
+        // A broker refuses a whole batch of records for one that is too large: that one is meant.
+        let is_larger =
+            |known: &Undelivered| known.code == code && known.bytes < bytes && known.topic == message.topic();
+        if kept.undelivered.as_ref().is_none_or(is_larger) {
+            kept.undelivered = Some(Undelivered { topic: message.topic().to_owned(), bytes, code });
+        }
     }
 }
 

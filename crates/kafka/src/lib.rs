@@ -8,6 +8,8 @@ mod client;
 mod decode;
 mod error;
 mod failpoint;
+#[cfg(test)]
+mod formats_tests;
 mod native;
 mod position;
 mod record;

@@ -60,6 +60,7 @@ const SINK: &[(&str, &str)] = &[
     ("enable.gapless.guarantee", ORDER),
     ("delivery.report.only.error", "the sink must hear of every record that could not be written, and of nothing else"),
     ("partitioner", "use partitioner() on the sink; the default is that of the Java client"),
+    ("log.connection.close", "a lost connection must be heard of: what was on its way must be shut out"),
     ("isolation.level", "the sink's own readers of the cursor need what they set"),
     ("group.id", "use offsets_group() on the sink"),
     ("enabled_events", "the events of the client are the sink's own"),

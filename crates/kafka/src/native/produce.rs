@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_void};
 use std::ptr::{self, NonNull};
+use std::time::Duration;
 
 use millpond_core::sink::{RecordView, Records};
 use rdkafka::bindings as rd;
@@ -25,7 +26,23 @@ const ANY_PARTITION: i32 = -1;
 pub(crate) struct Outputs {
     // Before the producer: dropped first.
     topics: HashMap<String, TopicHandle>,
+    main_queue: QueueHandle,
     producer: BaseProducer<Reports>,
+}
+
+/// The queue of everything that a client has to say.
+struct QueueHandle(NonNull<rd::rd_kafka_queue_t>);
+
+// SAFETY: librdkafka's queues are thread-safe.
+unsafe impl Send for QueueHandle {}
+// SAFETY: as above.
+unsafe impl Sync for QueueHandle {}
+
+impl Drop for QueueHandle {
+    fn drop(&mut self) {
+        // SAFETY: got from `rd_kafka_queue_get_main`, given back once; the client lives longer (order of fields in `Outputs`).
+        unsafe { rd::rd_kafka_queue_destroy(self.0.as_ptr()) }
+    }
 }
 
 struct TopicHandle(NonNull<rd::rd_kafka_topic_t>);
@@ -44,7 +61,17 @@ impl Drop for TopicHandle {
 
 impl Outputs {
     pub(crate) fn new(producer: BaseProducer<Reports>) -> Self {
-        Outputs { topics: HashMap::new(), producer }
+        // SAFETY: the client is alive; the function never gives null.
+        let main_queue = unsafe { rd::rd_kafka_queue_get_main(producer.client().native_ptr()) };
+        let main_queue = QueueHandle(NonNull::new(main_queue).expect("rd_kafka_queue_get_main never gives null"));
+        Outputs { topics: HashMap::new(), main_queue, producer }
+    }
+
+    /// Handles everything that the client has to say at this moment. (A poll without a wait handles one thing.)
+    pub(crate) fn serve(&self) {
+        // SAFETY: the queue is alive.
+        let waiting = unsafe { rd::rd_kafka_queue_length(self.main_queue.0.as_ptr()) };
+        (0..waiting).for_each(|_| self.producer.poll(Duration::ZERO));
     }
 
     pub(crate) fn producer(&self) -> &BaseProducer<Reports> {

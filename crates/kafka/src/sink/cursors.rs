@@ -58,7 +58,8 @@ impl Cursors {
                 ("enable.partition.eof", "true"),
                 ("isolation.level", isolation),
             ];
-            settings.client(brokers, &[], &must)
+            // An answer at the end of the topic comes after this time, and a start waits for two of them.
+            settings.client(brokers, &[("fetch.wait.max.ms", "5")], &must)
         };
         let uncommitted = Arc::new(consumer(&config("read_uncommitted"), Reports::new(of.clone()))?);
         let id = wait_for_cluster(client_of(&uncommitted), brokers, limit, || serve(&uncommitted), || true)?;

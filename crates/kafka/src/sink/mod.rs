@@ -4,7 +4,7 @@ mod cursors;
 mod group;
 mod partitioner;
 mod producer;
-mod remembered;
+pub(crate) mod remembered;
 
 use std::fmt;
 use std::sync::Arc;

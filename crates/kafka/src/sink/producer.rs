@@ -127,7 +127,7 @@ impl TransactionalProducer {
     }
 
     fn serve(&self) {
-        self.client().poll(Duration::ZERO);
+        self.outputs.serve();
     }
 
     /// Shuts out every older producer of this id, and waits until its last transaction is settled.
@@ -138,7 +138,10 @@ impl TransactionalProducer {
             let result = self.client().init_transactions(left.clamp(Duration::from_millis(1), TRY));
             self.serve();
             match result {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.reports.clear_indefinite();
+                    return Ok(());
+                }
                 Err(error) if class(&error) == Class::Again && Instant::now() < deadline => {
                     // A retriable answer may come at once.
                     thread::sleep(REST);
@@ -226,12 +229,12 @@ impl TransactionalProducer {
 
     pub(crate) fn abort(&mut self) -> Outcome<()> {
         let done = AtomicBool::new(false);
-        let client = self.outputs.producer();
+        let (client, outputs) = (self.outputs.producer(), &self.outputs);
         let timeout = self.transaction_timeout;
         let result = thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    client.poll(Duration::ZERO);
+                    outputs.serve();
                     thread::sleep(REST);
                 }
             });
@@ -331,7 +334,7 @@ fn refused(record: &Undelivered) -> Error {
     let what = match code {
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => format!(
             "a record of {bytes} bytes is too large for topic {topic}: raise `max.message.bytes` of the topic and the setting \
-             `message.max.bytes` of the sink"
+             `message.max.bytes` of the sink (or lower the sink's `batch.size` below the topic's limit, if records fit alone)"
         ),
         Code::UnknownTopic | Code::UnknownTopicOrPartition => format!("topic {topic} does not exist: create it"),
         code => format!("a record of {bytes} bytes could not be written to topic {topic}: {code}"),

@@ -1,14 +1,14 @@
 //! [`KafkaSource`]: records of Kafka topics, replayed by offset or from the log.
 
 mod blocks;
-mod content;
+pub(crate) mod content;
 mod discovery;
 mod fetcher;
 mod metrics;
 mod options;
 mod partition;
 mod queues;
-mod ranges;
+pub(crate) mod ranges;
 mod replay;
 
 use std::collections::{BTreeMap, HashMap};
