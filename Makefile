@@ -32,8 +32,9 @@ examples: setup-build ## the example programs, into target/release/examples
 bench: setup-test ## a benchmark; ARGS="keyed-count --against previous.json"
 	cargo run --release -p millpond-benches -- $(ARGS)
 
+# The dev profile: it is there when the tests have run.
 chaos: setup-test ## random kills; KILLS=100, SECONDS=600, SEED=1
-	cargo run --release -p millpond-fault-injection -- \
+	cargo run -p millpond-fault-injection --all-features -- \
 		$(if $(KILLS),--kills $(KILLS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: fmt clippy doc deny ## format, lints, docs, dependencies

@@ -74,9 +74,18 @@ impl<'b> Kafka<'b> {
         self.place.path()
     }
 
-    /// What has been given so far, by value.
-    pub fn fed(&self) -> &[String] {
-        &self.fed
+    /// The word that only the newest line has.
+    ///
+    /// # Panics
+    /// If nothing was given.
+    pub fn newest_line(&self) -> String {
+        let line = self.fed.last().expect("something was given");
+        line.split_whitespace().last().expect("a word").to_owned()
+    }
+
+    /// Notes a line that was given by somebody else.
+    pub fn note(&mut self, line: impl Into<String>) {
+        self.fed.push(line.into());
     }
 
     fn is_copy(&self) -> bool {

@@ -1,5 +1,7 @@
 //! Real processes killed with SIGKILL at every named point and at random: readers see every result exactly once.
 
+mod bad_brokers;
+mod bad_input;
 mod controls;
 mod files;
 mod kafka;

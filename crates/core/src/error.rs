@@ -84,8 +84,14 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.inner.message)?;
         let mut cause = self.source();
+        let mut last = self.inner.message.clone();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            // Many errors print their causes themselves.
+            if !last.contains(&text) {
+                write!(f, ": {text}")?;
+            }
+            last = text;
             // An `Error` prints its own causes.
             cause = if error.is::<Error>() { None } else { error.source() };
         }
@@ -131,5 +137,35 @@ impl From<millpond_state::Error> for Error {
             _ => ErrorKind::Restore,
         };
         Error::new(kind, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An error that prints its cause itself, as many do.
+    #[derive(Debug)]
+    struct Talkative(std::io::Error);
+
+    impl fmt::Display for Talkative {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "the client failed: {}", self.0)
+        }
+    }
+
+    impl StdError for Talkative {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn each_cause_is_printed_once_also_if_another_prints_it_too() {
+        let cause = Talkative(std::io::Error::other("no route"));
+        let error = Error::new(ErrorKind::Retry, "cannot send").with_source(cause);
+        assert_eq!(error.to_string(), "cannot send: the client failed: no route");
+        let outer = Error::new(ErrorKind::Restart, "batch 1").with_source(error);
+        assert_eq!(outer.to_string(), "batch 1: cannot send: the client failed: no route");
     }
 }

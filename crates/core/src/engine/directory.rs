@@ -5,6 +5,7 @@
 //! log/           the log of batches
 //! checkpoints/   immutable files and manifests
 //! live/          the state database; thrown away and linked anew at every start
+//! note           what is committed, for people: a cache that nothing depends on
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use millpond_state::{LocalSnapshotStore, Snapshot, SnapshotStore, StateStore, St
 use millpond_wal::DirectoryLock;
 
 use super::manifest::Manifest;
+use super::note;
 use super::rules;
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
@@ -85,6 +87,10 @@ impl Directory {
         self.path.display().to_string()
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn log_path(&self) -> PathBuf {
         self.path.join("log")
     }
@@ -95,7 +101,7 @@ impl Directory {
 
     /// The newest checkpoint that can be used.
     fn newest(&mut self) -> Result<Option<Snapshot>> {
-        let newest = Snapshot::newest(self.snapshots.clone())?;
+        let newest = Snapshot::newest(self.snapshots.clone()).map_err(|error| self.without_checkpoint(error))?;
         self.rejected = newest
             .rejected
             .iter()
@@ -112,6 +118,16 @@ impl Directory {
             tracing::error!("{rejected}");
         }
         Ok(newest.snapshot)
+    }
+
+    /// No checkpoint can be used: where, and what to do.
+    fn without_checkpoint(&self, error: millpond_state::Error) -> Error {
+        let error = Error::from(error);
+        let what = match error.kind() {
+            ErrorKind::Restore => ". Restore the directory, or start with a new one and a new application id",
+            _ => "",
+        };
+        Error::new(error.kind(), format!("{}: {}{what}", self.name(), error.message()))
     }
 
     /// Opens the state of the newest checkpoint in the live directory.
@@ -187,7 +203,8 @@ fn look_for_strangers(path: &Path) -> Result<()> {
     for entry in entries {
         let entry = entry.map_err(cannot)?;
         let name = entry.file_name();
-        let ours = name == "LOCK" || PARTS.iter().any(|part| name == *part);
+        let files = ["LOCK", note::NAME, note::NEW];
+        let ours = files.iter().chain(&PARTS).any(|part| name == *part);
         if !ours {
             return Err(Error::configuration(format!(
                 "{} is not the directory of an application: it holds `{}`. Choose an empty one, or one that does not exist yet",
