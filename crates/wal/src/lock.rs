@@ -114,6 +114,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn dropping_frees_the_lock_though_a_process_being_started_has_a_copy_of_the_handle() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = DirectoryLock::acquire(directory.path()).unwrap();
+        let _copy = lock.file.try_clone().unwrap();
+        drop(lock);
+        DirectoryLock::acquire(directory.path()).unwrap();
+    }
+
+    #[test]
     fn a_time_is_written_as_the_calendar_has_it() {
         let cases = [
             (0, "1970-01-01T00:00:00Z"),

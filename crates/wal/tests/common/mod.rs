@@ -66,3 +66,33 @@ pub(crate) fn segment_path(segment: u64) -> std::path::PathBuf {
 pub(crate) fn payload(seed: usize, length: usize) -> Vec<u8> {
     (0..length).map(|index| (seed * 31 + index * 7 + index / 256) as u8).collect()
 }
+
+/// Turns one bit of a file over, durably.
+pub(crate) fn flip(fs: &FaultFileSystem, path: &Path, offset: u64) {
+    let mut bytes = fs.contents(path);
+    bytes[offset as usize] ^= 0x10;
+    fs.set_contents(path, &bytes);
+}
+
+/// Cuts a file off, durably.
+pub(crate) fn cut(fs: &FaultFileSystem, path: &Path, length: u64) {
+    let mut bytes = fs.contents(path);
+    bytes.truncate(length as usize);
+    fs.set_contents(path, &bytes);
+}
+
+/// What a log that must not open says.
+pub(crate) fn open_error(fs: &FaultFileSystem) -> millpond_wal::Error {
+    open(fs).err().expect("a damaged log does not open")
+}
+
+/// Ten frames of 100 bytes, each synced by itself, in one segment; the log is closed.
+pub(crate) fn ten_frames(fs: &FaultFileSystem) -> Vec<Position> {
+    let (log, _) = open(fs).unwrap();
+    (0..10).map(|index| log.append(1, &payload(index, 100)).unwrap()).collect()
+}
+
+/// The payloads of `ten_frames`.
+pub(crate) fn expected(count: usize) -> Vec<Vec<u8>> {
+    (0..count).map(|index| payload(index, 100)).collect()
+}
