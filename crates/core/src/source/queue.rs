@@ -369,6 +369,17 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_are_those_of_the_page() {
+        let taken = Taken { queue: 2, from: 3, to: 4, default: true, partitions: 5, records: 6 };
+        let mut expected = vec![1];
+        [2_u64, 3, 4, 6].iter().for_each(|value| expected.extend(value.to_le_bytes()));
+        expected.extend([1, 5, 0, 0, 0]);
+        assert_eq!(taken.encode(), expected);
+        assert_eq!(Taken::decode(&expected).ok(), Some(taken));
+        assert!((0..expected.len()).all(|length| Taken::decode(&expected[..length]).is_err()));
+    }
+
+    #[test]
     fn k3_one_at_a_time() {
         let queue = Queue::new();
         let mut source = started(QueueSource::one_at_a_time(&queue), None);

@@ -1,4 +1,4 @@
-//! What a batch takes from files, as bytes in the plan (docs/formats.md, "Plans of sources").
+//! What a batch takes from files, as bytes in the plan (docs/formats.md, "Plans and positions of sources").
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -83,6 +83,14 @@ pub(super) fn read_path(bytes: &mut Reader<'_>) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bytes_are_those_of_the_page() {
+        let range = Range { path: PathBuf::from("/a"), size: 2, mtime_ns: 3, from: 4, to: 5, records: 6 };
+        let mut expected = vec![1, 1, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, b'/', b'a'];
+        (2..=6_u64).for_each(|value| expected.extend(value.to_le_bytes()));
+        assert_eq!(encode(&[vec![range]]), expected);
+    }
 
     #[test]
     fn plans_come_back_as_written_and_cut_ones_are_errors() {

@@ -120,3 +120,23 @@ fn names_that_are_no_utf8_come_back() {
     assert_eq!(positions[1].partition, "a\\xFFb");
     assert_eq!(Progress::from_positions(&positions).unwrap().files.keys().collect::<Vec<_>>(), [&path]);
 }
+
+#[test]
+fn the_bytes_are_those_of_the_page() {
+    let mut progress = Progress::default();
+    take_all(&mut progress, 100_000, NEW_ONLY, &[]);
+    progress.take(&Found { path: PathBuf::from("/a"), size: 7, mtime_ns: 8 }, 5);
+    let positions = progress.positions();
+    // The window: its lower edge, the newest batch planned, the first file held back.
+    let mut window = vec![1];
+    window.extend(40_001_000_000_u64.to_le_bytes());
+    window.extend([0, 0, 0, 0, 1, 0, 0, 0]);
+    window.extend(100_000_u64.to_le_bytes());
+    window.extend([1, 0, 0, 0]);
+    window.extend(8_u64.to_le_bytes());
+    window.extend([2, 0, 0, 0, b'/', b'a']);
+    let file = [7_u64, 8, 5].iter().flat_map(|value| value.to_le_bytes());
+    assert_eq!(positions[0], PartitionPosition { partition: ".".into(), position: window });
+    assert_eq!(positions[1].partition, "/a");
+    assert_eq!(positions[1].position, std::iter::once(1).chain(file).collect::<Vec<u8>>());
+}

@@ -1,7 +1,7 @@
 //! The bytes of a block: records one behind the other, encoded where they are stored and decoded
 //! where the batch is computed, so that a replay goes the same way as the first time.
 //!
-//! Layout (docs/formats.md, "Blocks of receivers"): version, codec, then for each record its length
+//! Layout (docs/formats.md, "Plans and positions of sources"): version, codec, then for each record its length
 //! (four bytes; the highest bit is set in one that was cut because it was too long) and its bytes.
 
 use serde::Serialize;
@@ -198,6 +198,16 @@ mod tests {
         let mut payload = codec.header().to_vec();
         records.iter().for_each(|record| codec.append(record, &mut payload).unwrap());
         payload
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_page() {
+        // docs/formats.md, "Plans and positions of sources": version, codec, then length and bytes of each record.
+        assert_eq!(payload(Codec::lines(), &["ab".to_owned()]), [1, 2, 2, 0, 0, 0, b'a', b'b']);
+        assert_eq!(payload(Codec::values(), &[5_u64]), [1, 1, 1, 0, 0, 0, 5]);
+        let mut cut = Vec::new();
+        append_raw(b"a", true, &mut cut);
+        assert_eq!(cut, [1, 0, 0, 0x80, b'a']);
     }
 
     #[test]

@@ -184,6 +184,16 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_are_those_of_the_page() {
+        // docs/formats.md, "Plans and positions of sources": partitions, and the records of each block.
+        let mut expected = vec![1, 2, 0, 0, 0, 2, 0, 0, 0];
+        [5_u64, 6].iter().for_each(|records| expected.extend(records.to_le_bytes()));
+        expected.extend([1, 0, 0, 0]);
+        expected.extend(7_u64.to_le_bytes());
+        assert_eq!(encode(&[vec![5, 6], vec![7]]), expected);
+    }
+
+    #[test]
     fn blocks_are_planned_in_the_order_of_the_log() {
         let mut tracker = Tracker::default();
         for n in [3, 1, 2] {
