@@ -112,7 +112,7 @@ fn kill_once(lineage: &mut Lineage, world: &mut dyn World, points: &[Point], dic
 
 fn needs_broker(pipeline: Pipeline) -> bool {
     match pipeline {
-        Pipeline::Files | Pipeline::Spool | Pipeline::TwoFileSinks => false,
+        Pipeline::Files | Pipeline::Spool | Pipeline::TwoFileSinks | Pipeline::FloatSums => false,
         Pipeline::KafkaCount | Pipeline::KafkaCopy | Pipeline::KafkaContent | Pipeline::KafkaAndFiles => true,
     }
 }

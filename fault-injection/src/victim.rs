@@ -41,6 +41,25 @@ pub struct Setup {
     pub from_latest: bool,
     /// The most bytes of input files a batch.
     pub batch_limit_bytes: u64,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Partitions of a shuffle.
+    pub partitions: usize,
+    /// What happens when the word `poison` comes.
+    pub poison: Poison,
+}
+
+/// What a program does with a word that it cannot bear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Poison {
+    /// It counts it as any other.
+    None,
+    /// The function panics.
+    Panic,
+    /// The process aborts, as native code does.
+    Abort,
+    /// The function calls itself until the stack is full.
+    StackOverflow,
 }
 
 /// What a victim runs.
@@ -52,6 +71,8 @@ pub enum Pipeline {
     Spool,
     /// Word count from files to two file sinks.
     TwoFileSinks,
+    /// Sums of floating-point numbers by key from files to files: the order of additions shows.
+    FloatSums,
     /// Word count from Kafka to Kafka.
     KafkaCount,
     /// A copy from Kafka to Kafka with a running number per key in state.
@@ -79,6 +100,9 @@ impl Setup {
             transactional_id: None,
             from_latest: false,
             batch_limit_bytes: 400,
+            threads: 2,
+            partitions: 2,
+            poison: Poison::None,
         }
     }
 }
@@ -107,8 +131,8 @@ fn run(setup: &Setup) -> millpond::Result<()> {
         .directory(&setup.directory)
         .batch_interval(Duration::from_millis(setup.batch_ms))
         .checkpoint_interval(Duration::from_millis(setup.batch_ms * setup.checkpoint_every))
-        .threads(2)
-        .partitions(2)
+        .threads(setup.threads)
+        .partitions(setup.partitions)
         .retained_checkpoints(2)
         .log_segment_bytes(64 << 10)
         .open(|graph| pipelines::describe(setup, graph))?

@@ -4,7 +4,9 @@ mod bad_brokers;
 mod bad_input;
 mod controls;
 mod files;
+mod hard_cases;
 mod kafka;
+mod matrix;
 mod model;
 
 use millpond_fault_injection::Dice;

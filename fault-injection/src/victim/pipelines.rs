@@ -9,27 +9,37 @@ use millpond::sink::Records;
 use millpond::source::ReceiverSource;
 
 use super::spool::Spool;
-use super::{Pipeline, Setup};
+use super::{Pipeline, Poison, Setup};
 
 pub(super) fn describe(setup: &Setup, graph: &Graph<'_>) -> millpond::Result<()> {
     match setup.pipeline {
         Pipeline::Files => {
-            count(files(setup, graph)).sink_records("out", FileSink::text(&setup.output), encode_count);
+            count(setup, files(setup, graph)).sink_records("out", FileSink::text(&setup.output), encode_count);
         }
         Pipeline::TwoFileSinks => {
-            let counts = count(files(setup, graph));
+            let counts = count(setup, files(setup, graph));
             counts.clone().sink_records("out", FileSink::text(&setup.output), encode_count);
             counts.sink_records("second", FileSink::text(&setup.second_output), encode_count);
         }
+        Pipeline::FloatSums => {
+            files(setup, graph)
+                .flat_map(|line| line.split_whitespace().map(String::from).collect::<Vec<_>>())
+                .map(|word| (word.len(), 0.1 * word.bytes().map(f64::from).sum::<f64>()))
+                .reduce_by_key(|a, b| a + b)
+                .update_touched_by_key("sums", |new, sum| Some(sum.unwrap_or(0.0) + new.sum()))
+                .sink_key_value("out", FileSink::text(&setup.output), |(length, sum)| {
+                    (length.to_string(), format!("{:016x}", sum.to_bits()))
+                });
+        }
         Pipeline::Spool => {
             let lines = graph.source("lines", ReceiverSource::new(Spool::of(&setup.input)));
-            count(lines).sink_records("out", FileSink::text(&setup.output), encode_count);
+            count(setup, lines).sink_records("out", FileSink::text(&setup.output), encode_count);
         }
         Pipeline::KafkaCount | Pipeline::KafkaContent => {
-            count(topic_lines(setup, graph)).sink_records("out", kafka_sink(setup), encode_count);
+            count(setup, topic_lines(setup, graph)).sink_records("out", kafka_sink(setup), encode_count);
         }
         Pipeline::KafkaAndFiles => {
-            let counts = count(topic_lines(setup, graph));
+            let counts = count(setup, topic_lines(setup, graph));
             counts.clone().sink_records("out", kafka_sink(setup), encode_count);
             counts.sink_records("second", FileSink::text(&setup.second_output), encode_count);
         }
@@ -69,11 +79,30 @@ fn kafka_sink(setup: &Setup) -> KafkaSink {
     }
 }
 
-fn count(lines: DStream<'_, String>) -> DStream<'_, (String, u64)> {
+fn count<'g>(setup: &Setup, lines: DStream<'g, String>) -> DStream<'g, (String, u64)> {
+    let poison = setup.poison;
     lines
+        .filter(move |line| !line.contains("poison") || bear(poison))
         .flat_map(|line| line.split_whitespace().map(String::from).collect::<Vec<_>>())
         .map(|word| (word, 1_u64))
         .update_touched_by_key("counts", |ones, total| Some(total.unwrap_or(0) + ones.sum()))
+}
+
+/// Says yes, or dies of it.
+fn bear(poison: Poison) -> bool {
+    match poison {
+        Poison::None => true,
+        Poison::Panic => panic!("poison"),
+        Poison::Abort => std::process::abort(),
+        Poison::StackOverflow => deeper(1) > 0,
+    }
+}
+
+#[allow(unconditional_recursion, reason = "that is the fault")]
+fn deeper(depth: u64) -> u64 {
+    // Not a tail call: each one needs its place on the stack.
+    let place = std::hint::black_box([depth; 64]);
+    deeper(std::hint::black_box(depth + 1)) + place[0]
 }
 
 fn encode_count((word, count): &(String, u64), at: BatchTime, out: &mut Records) -> Result<(), Infallible> {

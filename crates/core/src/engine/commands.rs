@@ -300,6 +300,16 @@ impl Driver {
     }
 
     /// A checkpoint of `batch` is published: what no retained checkpoint needs goes.
+    /// A checkpoint may have been published whose end nobody has heard of, because a failure came first: it counts.
+    pub(super) fn adopt_newest_checkpoint(&mut self) -> Result<()> {
+        use millpond_state::SnapshotStore;
+        let newest = self.directory.snapshots.batches()?.last().map(|batch| BatchTime::from_ms(*batch));
+        match newest.filter(|newest| *newest > self.manifest.batch) {
+            Some(newest) => self.checkpointed(newest),
+            None => Ok(()),
+        }
+    }
+
     fn checkpointed(&mut self, batch: BatchTime) -> Result<()> {
         use millpond_state::SnapshotStore;
         let newest = self.directory.snapshots.manifest(batch.as_ms())?;

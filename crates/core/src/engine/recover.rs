@@ -238,6 +238,7 @@ impl Driver {
         let peeked = self.cursors(false, &starts)?;
         self.check_cursors(&peeked)?;
         let fenced = self.cursors(true, &starts)?;
+        self.adopt_newest_checkpoint()?;
         self.check_cursors(&fenced)?;
         self.open_state()?;
         for sink in &mut self.sinks {
