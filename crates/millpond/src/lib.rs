@@ -20,3 +20,8 @@ pub mod prelude {
     pub use millpond_kafka::{KafkaSink, KafkaSource};
     pub use std::time::Duration;
 }
+
+/// The examples of the README, which are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

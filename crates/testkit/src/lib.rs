@@ -21,3 +21,8 @@ pub use live_reader::{Difference, LiveReader, LiveReading};
 pub use pond::{Output, TestPond};
 pub use producer::{Producer, Transaction};
 pub use record::{Outgoing, Record};
+
+/// The examples of the guide, which are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct Guide;

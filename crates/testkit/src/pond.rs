@@ -48,7 +48,7 @@ pub struct TestPond {
     collection: Collection,
     interval: Duration,
     running: Option<Running>,
-    /// How much of each sink's output [`new_output`](TestPond::new_output) has shown.
+    /// How much of each sink's output has been shown.
     shown: BTreeMap<String, usize>,
 }
 
@@ -163,16 +163,17 @@ impl TestPond {
 
     /// Everything the sink of this name has committed so far, before the encoder: compare it with values of the same serde form,
     /// in any order within a batch.
-    pub fn output(&self, sink: &str) -> Output {
-        Output { values: self.collection.committed(sink).into_iter().flat_map(|batch| batch.values).collect() }
+    pub fn output(&mut self, sink: &str) -> Output {
+        let batches = self.collection.committed(sink).into_iter();
+        let values: Vec<_> = batches.flat_map(|batch| batch.values).collect();
+        self.shown.insert(sink.to_owned(), values.len());
+        Output { values }
     }
 
-    /// What it has committed since the last call, or since the start.
+    /// What it has committed since the last call of this or of [`output`](TestPond::output).
     pub fn new_output(&mut self, sink: &str) -> Output {
-        let mut values = self.output(sink).values;
-        let shown = self.shown.entry(sink.to_owned()).or_default();
-        let seen = std::mem::replace(shown, values.len());
-        Output { values: values.split_off(seen) }
+        let seen = self.shown.get(sink).copied().unwrap_or(0);
+        Output { values: self.output(sink).values.split_off(seen) }
     }
 
     /// Everything it has committed so far, after the encoder: keys and values.
