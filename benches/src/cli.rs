@@ -49,9 +49,6 @@ enum Workload {
 
 impl Arguments {
     pub(crate) fn run(&self) -> Result<(), Failure> {
-        if let Workload::Pipeline(pipeline) = &self.workload {
-            return pipeline.run();
-        }
         let previous = self.against.as_deref().map(report::read).transpose()?;
         for _ in 0..self.runs {
             let directory = tempfile::Builder::new().prefix("millpond-bench-").tempdir_in(&self.within)?;

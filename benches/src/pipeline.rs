@@ -90,10 +90,7 @@ impl Pipeline {
                 let sink = KafkaSink::to(&self.brokers, OUTPUT);
                 match self.kind {
                     Kind::Pass => graph
-                        .source(
-                            "records",
-                            source.decode(|record| Ok::<_, Failure>(pair(record.key(), record.value())?)),
-                        )
+                        .source("records", source.decode(|record| pair(record.key(), record.value())))
                         .map(|(key, value)| (key, value.to_uppercase()))
                         .sink_key_value("out", sink, |(key, value): &(String, String)| (key.clone(), value.clone())),
                     Kind::Count => graph
@@ -104,13 +101,14 @@ impl Pipeline {
                         .source("records", source.decode(|record| text(record.key())))
                         .map(|key| (key.clone(), key))
                         .update_touched_by_key("counts", move |keys, state: Option<(u64, String)>| {
-                            let (count, kept) = state.unwrap_or_default();
-                            keys.fold(Some((count, kept)), |state, key| {
-                                state.map(|(count, kept)| match kept.is_empty() {
-                                    true => (1, filler(number(&key), value_bytes)),
-                                    false => (count + 1, kept),
-                                })
-                            })
+                            let (mut count, mut kept) = state.unwrap_or_default();
+                            for key in keys {
+                                count += 1;
+                                if kept.is_empty() {
+                                    kept = filler(number(&key), value_bytes);
+                                }
+                            }
+                            Some((count, kept))
                         })
                         .sink_key_value("out", sink, |(key, (count, _)): &(String, (u64, String))| {
                             (key.clone(), count.to_string())

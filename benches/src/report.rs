@@ -60,9 +60,8 @@ impl Report {
 /// The last run in a file of this program's output.
 pub(crate) fn read(path: &Path) -> Result<Value, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let runs = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    runs.filter(|run| run.get("workload").is_some())
-        .last()
+    let mut runs = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    runs.rfind(|run| run.get("workload").is_some())
         .ok_or_else(|| format!("{}: no run of this program is in it", path.display()).into())
 }
 
