@@ -9,6 +9,8 @@ mod committer;
 mod context;
 mod directory;
 mod driver;
+#[cfg(test)]
+mod formats_tests;
 mod machine;
 mod manifest;
 mod plans;
