@@ -9,6 +9,7 @@ pub mod engine;
 pub mod error;
 mod exec;
 pub mod failpoints;
+pub mod inspect;
 pub mod log;
 mod plan;
 pub mod rdd;

@@ -10,6 +10,7 @@ mod error;
 mod failpoint;
 #[cfg(test)]
 mod formats_tests;
+pub mod inspect;
 mod native;
 mod position;
 mod record;

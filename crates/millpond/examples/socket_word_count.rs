@@ -38,7 +38,9 @@ fn main() -> millpond::Result<()> {
                 .flat_map(|line| line.split_whitespace().map(String::from).collect::<Vec<_>>())
                 .map(|word| (word, 1_u64))
                 .update_touched_by_key("counts", |ones, total| Some(total.unwrap_or(0) + ones.sum()))
-                .sink_key_value("counts-out", FileSink::text(options.output), |(word, n)| (word.clone(), n.to_string()));
+                .sink_key_value("counts-out", FileSink::text(options.output), |(word, n)| {
+                    (word.clone(), n.to_string())
+                });
             Ok(())
         })?;
     context.run_until_signal_with(|_| eprintln!("ready"))

@@ -229,6 +229,7 @@ impl Driver {
     }
 
     pub(super) fn committed(&mut self, batch: BatchTime) -> Event {
+        self.note.committed(batch);
         self.sources.iter_mut().for_each(|source| source.release(batch));
         self.status.update(|shown| shown.progress.batches += 1);
         fail::fail_point!("state-applied");

@@ -12,6 +12,7 @@ use super::committer::{Committer, Outcome};
 use super::directory::Directory;
 use super::machine::{Command, Event, Failure, Machine};
 use super::manifest::Manifest;
+use super::note::Note;
 use super::plans::Plans;
 use super::settings::Settings;
 use super::status::{ContextState, Status};
@@ -43,6 +44,7 @@ pub(crate) enum Message {
 /// A sink as the driver sees it; the sink itself is with the committer.
 pub(crate) struct SinkInfo {
     pub(crate) name: Arc<str>,
+    pub(crate) description: String,
     pub(crate) guarantee: Guarantee,
     /// Where it stood at the last recovery.
     pub(crate) cursor: Option<Cursor>,
@@ -56,6 +58,7 @@ pub(crate) struct Driver {
     pub(crate) settings: Settings,
     pub(crate) directory: Directory,
     pub(crate) manifest: Manifest,
+    pub(crate) note: Note,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) run: [u8; 16],
     pub(crate) runs: Vec<[u8; 16]>,

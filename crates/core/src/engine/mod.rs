@@ -12,10 +12,11 @@ mod driver;
 #[cfg(test)]
 mod formats_tests;
 mod machine;
-mod manifest;
-mod plans;
+pub(crate) mod manifest;
+pub(crate) mod note;
+pub(crate) mod plans;
 mod recover;
-mod rules;
+pub(crate) mod rules;
 mod running;
 mod settings;
 mod status;

@@ -10,6 +10,7 @@ use super::directory::{self, Directory};
 use super::driver::{Driver, Message, SinkInfo};
 use super::machine::{Event, Machine, Schedule};
 use super::manifest::Manifest;
+use super::note::{Note, Noted};
 use super::plans::LogState;
 use super::rules::Stored;
 use super::settings::Settings;
@@ -68,6 +69,7 @@ impl Start {
                 let kept = manifest.sink(&entry.name);
                 SinkInfo {
                     name: entry.name.clone(),
+                    description: entry.sink.describe(),
                     guarantee: entry.sink.guarantee(),
                     cursor: None,
                     introduced: kept.is_some_and(|kept| kept.introduced)
@@ -158,6 +160,7 @@ impl Start {
             settings,
             directory,
             manifest,
+            note: Note::default(),
         };
         let outcome = driver.recover_from_outside(schedule, unplanned);
         driver.status.update(|shown| shown.progress.recovery_ms = since.elapsed().as_millis() as u64);
@@ -206,6 +209,8 @@ impl Driver {
         }
         self.introduce_sinks(snapshot)?;
         self.check_missed_batches()?;
+        let sinks = self.sinks.iter().map(|sink| (sink.name.to_string(), sink.description.clone())).collect();
+        self.note = Note::create(self.directory.path(), &Noted { run: self.run, committed, sinks });
         self.start_sources(unplanned)?;
         self.machine = Machine::new(schedule, snapshot, committed, self.plans.planned());
         self.verify_in_background();

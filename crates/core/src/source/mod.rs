@@ -14,6 +14,7 @@ mod socket;
 mod testing;
 
 pub use crate::plan::{BlockId, PartitionPosition, Plan, PlanRequest};
+pub(crate) use files::describe_file_position;
 pub use files::{FileSource, LineRef};
 pub use queue::{Queue, QueueSource};
 pub use receiver::{ChannelSource, Push, Pusher, Receiver, ReceiverHandle, ReceiverSource, channel};

@@ -15,7 +15,7 @@ use millpond_core::{BatchTime, Error, ErrorKind, Result};
 
 use self::group::{Group, Groups};
 pub use self::partitioner::Partitioner;
-use self::remembered::Remembered;
+pub(crate) use self::remembered::Remembered;
 use crate::settings::Settings;
 use crate::source::{CURSOR_TOPIC_SUFFIX, is_topic_name};
 

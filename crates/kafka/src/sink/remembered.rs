@@ -58,6 +58,16 @@ impl Remembered {
         }
     }
 
+    /// All ids used so far.
+    pub(crate) fn transactional_ids(&self) -> &[String] {
+        &self.transactional_ids
+    }
+
+    /// The cluster.
+    pub(crate) fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
     /// The ids used before, but for the present one.
     pub(crate) fn other_ids(&self, present: &str) -> Vec<String> {
         self.transactional_ids.iter().filter(|id| *id != present).cloned().collect()

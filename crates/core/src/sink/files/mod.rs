@@ -19,8 +19,10 @@ mod staged;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use millpond_wal::DirectoryLock;
@@ -156,6 +158,20 @@ impl FileSink {
     }
 }
 
+/// What a file sink remembers begins so; the path of its directory follows.
+const REMEMBERED: &[u8] = b"MPFD\x01";
+
+/// The output directory of the file sink that remembered this; `None` if it was another kind of sink.
+pub(crate) fn directory_of(remembered: &[u8]) -> Option<PathBuf> {
+    let path = remembered.strip_prefix(REMEMBERED)?;
+    Some(PathBuf::from(OsStr::from_bytes(path)))
+}
+
+/// What has been committed to an output directory; changes nothing in it.
+pub(crate) fn committed_in(directory: &Path) -> Result<Option<Cursor>> {
+    Ok(cursor_file::read(&directory.join(OWN))?.map(|committed| committed.cursor))
+}
+
 fn name_of(batch: BatchTime) -> String {
     format!("{BATCH}{:013}", batch.as_ms())
 }
@@ -209,6 +225,12 @@ impl Sink for FileSink {
         self.settle(committed.as_ref())?;
         self.rename_to_sync = false;
         Ok(committed.map(|committed| committed.cursor))
+    }
+
+    /// Where it writes, for who looks at the directory of the pipeline.
+    fn remember(&self) -> Vec<u8> {
+        let path = std::path::absolute(&self.directory).unwrap_or_else(|_| self.directory.clone());
+        [REMEMBERED, path.as_os_str().as_bytes()].concat()
     }
 
     fn begin(&mut self, batch: BatchTime) -> Result<()> {

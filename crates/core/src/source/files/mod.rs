@@ -15,6 +15,7 @@ mod progress;
 mod tests;
 
 pub use decode::LineRef;
+pub(crate) use progress::describe as describe_file_position;
 
 use std::collections::HashSet;
 use std::fmt::Display;

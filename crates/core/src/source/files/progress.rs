@@ -230,6 +230,19 @@ impl Progress {
     }
 }
 
+/// A position in words: how much of a file has been taken. `None` if it is none of a file source.
+pub(crate) fn describe(position: &PartitionPosition) -> Option<String> {
+    let progress = Progress::from_positions(std::slice::from_ref(position)).ok()?;
+    Some(match progress.files.values().next() {
+        Some(taken) if taken.is_done() => format!("all {} bytes", taken.size),
+        Some(taken) => format!("{} of {} bytes", taken.offset, taken.size),
+        None => match progress.planned {
+            Some(planned) => format!("files up to {planned}"),
+            None => "no batch yet".into(),
+        },
+    })
+}
+
 /// About how many bytes the position of a file takes in a plan.
 pub(crate) fn position_bytes(path: &Path) -> usize {
     path.as_os_str().len() + 40
