@@ -1,5 +1,7 @@
 //! Bringing two keyed `Rdd`s together: cogroup, and the joins made of it.
 
+#![expect(clippy::type_complexity, reason = "the type of a join is what it gives: an alias would hide it")]
+
 use std::sync::Arc;
 
 use millpond_state::codec;

@@ -1,5 +1,7 @@
 //! Joins of two keyed streams, within one batch.
 
+#![expect(clippy::type_complexity, reason = "the type of a join is what it gives: an alias would hide it")]
+
 use std::sync::Arc;
 
 use super::DStream;
