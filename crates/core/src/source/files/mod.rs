@@ -18,7 +18,7 @@ pub use decode::LineRef;
 pub(crate) use progress::describe as describe_file_position;
 
 use std::collections::HashSet;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,6 +68,12 @@ pub struct FileSource<T = String> {
     partition_bytes: u64,
     remembered_files: usize,
     running: Option<Running>,
+}
+
+impl<T> fmt::Debug for FileSource<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileSource").field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 /// What a started source knows.
