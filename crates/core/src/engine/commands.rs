@@ -300,7 +300,6 @@ impl Driver {
         }
     }
 
-    /// A checkpoint of `batch` is published: what no retained checkpoint needs goes.
     /// A checkpoint may have been published whose end nobody has heard of, because a failure came first: it counts.
     pub(super) fn adopt_newest_checkpoint(&mut self) -> Result<()> {
         use millpond_state::SnapshotStore;
@@ -311,6 +310,7 @@ impl Driver {
         }
     }
 
+    /// A checkpoint of `batch` is published: what no retained checkpoint needs goes.
     fn checkpointed(&mut self, batch: BatchTime) -> Result<()> {
         use millpond_state::SnapshotStore;
         let newest = self.directory.snapshots.manifest(batch.as_ms())?;

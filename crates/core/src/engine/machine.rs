@@ -23,6 +23,10 @@ use std::collections::VecDeque;
 
 use crate::time::BatchTime;
 
+/// Plans that may wait to be computed before the clock makes more. One is being computed, one waits for it; with two more a hiccup
+/// does not yet blur which batch a record belongs to.
+const MAX_PLANS_AHEAD: usize = 4;
+
 /// Fixed at start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schedule {
@@ -185,7 +189,13 @@ impl Machine {
 
     /// When the next batch is due, in ms; `None` if none will be planned by the clock.
     pub(crate) fn next_due_ms(&self) -> Option<u64> {
-        (self.phase == Phase::Live).then(|| self.next_time().as_ms())
+        (self.phase == Phase::Live && !self.has_fallen_behind()).then(|| self.next_time().as_ms())
+    }
+
+    /// Computing does not keep up with the clock. Then planning waits for it: what comes meanwhile goes to the next batch, and
+    /// the times in between become one stretch, instead of ever more small batches each with a commit of its own.
+    fn has_fallen_behind(&self) -> bool {
+        self.plans.iter().rev().take_while(|plan| plan.last > self.computed).count() >= MAX_PLANS_AHEAD
     }
 
     /// Batches planned and not committed.
@@ -221,6 +231,8 @@ impl Machine {
                     self.uncommitted.push_back(batch);
                     commands.push(Command::Commit { batch });
                 }
+                // Planning may have waited for this.
+                self.plan_what_is_due(&mut commands);
             }
             Event::Frozen { batch } => {
                 self.freezing = false;
@@ -259,7 +271,7 @@ impl Machine {
 
     fn plan_what_is_due(&self, commands: &mut Vec<Command>) {
         let time = self.next_time();
-        if self.phase == Phase::Live && time.as_ms() <= self.now_ms {
+        if self.phase == Phase::Live && time.as_ms() <= self.now_ms && !self.has_fallen_behind() {
             let behind = (self.now_ms - time.as_ms()) / self.schedule.interval_ms;
             let until = BatchTime::from_ms(time.as_ms() + behind * self.schedule.interval_ms);
             commands.push(Command::Plan { time, until });

@@ -233,17 +233,23 @@ impl Driver {
         for ended in [computing_has_ended, writing_has_ended] {
             ended.recv().map_err(|_| Error::new(ErrorKind::Restart, "a thread of the context has died"))?;
         }
+        // What they have reported is of the state that is given up, and may hold it open.
+        let waiting: Vec<Message> = self.inbox.try_iter().collect();
+        let of_the_past = |message: &Message| {
+            matches!(message, Message::Computed(..) | Message::Written(..) | Message::Outcome(_))
+        };
+        waiting.into_iter().filter(|message| !of_the_past(message)).for_each(|message| drop(self.outbox.send(message)));
         self.frozen = None;
         self.operators.iter().for_each(|operator| operator.close());
         self.store = None;
         // What the old incarnation wrote between the first abort and the end of its last task goes too.
         self.committer.ask(|done| Order::Abort { done })?;
+        self.adopt_newest_checkpoint()?;
 
         let starts = self.sink_starts();
         let peeked = self.cursors(false, &starts)?;
         self.check_cursors(&peeked)?;
         let fenced = self.cursors(true, &starts)?;
-        self.adopt_newest_checkpoint()?;
         self.check_cursors(&fenced)?;
         self.open_state()?;
         for sink in &mut self.sinks {

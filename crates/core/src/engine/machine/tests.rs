@@ -62,6 +62,20 @@ fn h18_missed_batches_are_offered_as_one_stretch_and_planned_one_by_one_while_th
 }
 
 #[test]
+fn when_computing_does_not_keep_up_planning_waits_and_the_times_in_between_become_a_stretch() {
+    let mut machine = machine(100);
+    for ms in [1000, 2000, 3000, 4000] {
+        assert_eq!(machine.handle(Event::Tick(ms))[..1], [Command::Plan { time: T(ms), until: T(ms) }]);
+        machine.handle(planned(ms));
+    }
+    assert_eq!(machine.next_due_ms(), None);
+    assert_eq!(machine.handle(Event::Tick(9000)), []);
+    // What has come since goes to 5000, the rest is a stretch.
+    let commands = machine.handle(computed(1000));
+    assert!(commands.contains(&Command::Plan { time: T(5000), until: T(9000) }), "{commands:?}");
+}
+
+#[test]
 fn h10_at_most_one_batch_waits_for_its_commit_while_the_next_is_computed() {
     let mut machine = machine(10);
     for ms in [1000, 2000, 3000] {
