@@ -71,7 +71,7 @@ impl Lineage {
 
     /// What the last process said to stderr.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        said_in(&self.log)
     }
 }
 
@@ -152,7 +152,7 @@ impl Process {
 
     /// What it has said to stderr.
     pub fn said(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        said_in(&self.log)
     }
 
     /// The id of the process.
@@ -166,6 +166,11 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The words in a file, whatever else is among them.
+fn said_in(log: &Path) -> String {
+    std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
 /// How a process ended.

@@ -5,6 +5,7 @@ mod bad_input;
 mod controls;
 mod files;
 mod hard_cases;
+mod inside;
 mod kafka;
 mod matrix;
 mod model;

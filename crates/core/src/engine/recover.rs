@@ -235,9 +235,8 @@ impl Driver {
         }
         // What they have reported is of the state that is given up, and may hold it open.
         let waiting: Vec<Message> = self.inbox.try_iter().collect();
-        let of_the_past = |message: &Message| {
-            matches!(message, Message::Computed(..) | Message::Written(..) | Message::Outcome(_))
-        };
+        let of_the_past =
+            |message: &Message| matches!(message, Message::Computed(..) | Message::Written(..) | Message::Outcome(_));
         waiting.into_iter().filter(|message| !of_the_past(message)).for_each(|message| drop(self.outbox.send(message)));
         self.frozen = None;
         self.operators.iter().for_each(|operator| operator.close());

@@ -1,0 +1,91 @@
+//! Recovery inside of the process, while threads of the engine are at work on what is given up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use millpond_core::sink::{Cursor, Guarantee, Records, Sink, SinkStart, SourcePositions};
+use millpond_core::source::{Queue, QueueSource};
+use millpond_core::{BatchTime, Error, ErrorKind, Result, StreamingContext};
+use millpond_testkit::{CollectingSink, Collection, ManualClock};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A sink whose next commit fails, when told so.
+struct FailsOnce {
+    sink: CollectingSink,
+    fails: Arc<AtomicBool>,
+}
+
+impl Sink for FailsOnce {
+    fn guarantee(&self) -> Guarantee {
+        self.sink.guarantee()
+    }
+    fn describe(&self) -> String {
+        self.sink.describe()
+    }
+    fn peek(&mut self, start: &SinkStart) -> Result<Option<Cursor>> {
+        self.sink.peek(start)
+    }
+    fn fence(&mut self, start: &SinkStart) -> Result<Option<Cursor>> {
+        self.sink.fence(start)
+    }
+    fn begin(&mut self, batch: BatchTime) -> Result<()> {
+        self.sink.begin(batch)
+    }
+    fn write(&mut self, records: Records) -> Result<()> {
+        self.sink.write(records)
+    }
+    fn prepare(&mut self, cursor: &Cursor, positions: &[SourcePositions]) -> Result<()> {
+        self.sink.prepare(cursor, positions)
+    }
+    fn commit(&mut self) -> Result<()> {
+        match self.fails.swap(false, Ordering::SeqCst) {
+            true => Err(Error::new(ErrorKind::Retry, "the commit fails, as the test wants it")),
+            false => self.sink.commit(),
+        }
+    }
+    fn abort(&mut self) -> Result<()> {
+        self.sink.abort()
+    }
+}
+
+#[test]
+fn h10_a_commit_that_fails_while_state_is_being_frozen_is_recovered_inside_of_the_process() {
+    // The freeze ends after the failure is known: what it has made is of a store that is given up.
+    fail::cfg("state-frozen", "sleep(100)").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at_ms(0));
+    let (queue, collection, fails) = (Queue::new(), Collection::new(), Arc::new(AtomicBool::new(false)));
+    let running = StreamingContext::builder("inside")
+        .directory(directory.path().join("pond"))
+        .batch_interval(INTERVAL)
+        .checkpoint_interval(INTERVAL)
+        .partitions(2)
+        .clock(clock.clone())
+        .open(|graph| {
+            graph
+                .source("words", QueueSource::one_at_a_time(&queue).replayable())
+                .map(|word: String| (word, 1_u64))
+                .update_touched_by_key("counts", |ones, total| Some(total.unwrap_or(0) + ones.sum()))
+                .sink_json("out", FailsOnce { sink: collection.sink(), fails: fails.clone() });
+            Ok(())
+        })
+        .and_then(StreamingContext::start)
+        .unwrap();
+    for round in 1..=5 {
+        queue.push(vec!["a".to_owned()]);
+        fails.store(true, Ordering::SeqCst);
+        let next = BatchTime::from_ms(running.progress().planned.as_ms()) + INTERVAL;
+        clock.advance(INTERVAL);
+        running.await_committed(next, LIMIT).unwrap();
+        assert_eq!(running.progress().recoveries, round);
+    }
+    running.stop_gracefully().unwrap();
+    fail::remove("state-frozen");
+    let counts = collection.committed("out").into_iter().flat_map(|batch| batch.records);
+    let counts: Vec<String> =
+        counts.map(|record| String::from_utf8(record.value.unwrap_or_default()).unwrap()).collect();
+    assert_eq!(counts, (1..=5).map(|n| format!("[\"a\",{n}]")).collect::<Vec<_>>());
+}
