@@ -617,3 +617,30 @@ fn an_rdd_inside_of_a_function_of_another_is_an_error_and_no_deadlock() {
     let error = failure(&bench, &running);
     assert!(error.to_string().contains("inside of a function"), "{error}");
 }
+
+#[test]
+fn n12_a_damaged_log_is_refused_with_its_place_and_kept_up_to_it_by_the_operators_word() {
+    let bench = Bench::new();
+    let queue = queue_of(vec![vec![1], vec![2], vec![3]]);
+    let running = bench.start(numbers(&bench, &queue));
+    (0..3).for_each(|_| bench.tick(&running));
+    running.stop().expect("it stops");
+    // The first plan of the log, which later syncs prove to have been on disk.
+    let log = bench.directory.path().join("pond/log");
+    let mut segments: Vec<_> =
+        std::fs::read_dir(&log).expect("readable").map(|entry| entry.expect("readable").path()).collect();
+    segments.sort();
+    let segment = &segments[0];
+    let mut bytes = std::fs::read(segment).expect("readable");
+    let place = bytes.windows(2).position(|pair| pair == b"in").expect("a plan names its source");
+    bytes[place] ^= 1;
+    std::fs::write(segment, bytes).expect("writable");
+
+    let text = message(bench.builder().open(numbers(&bench, &queue)).and_then(StreamingContext::start));
+    assert!(text.contains("segment") && text.contains("offset"), "{text}");
+    // What is before the damage is kept; but a sink has committed what is behind it, so the start says no to that.
+    let builder = bench.builder().keep_log_before_damage();
+    let text = message(builder.open(numbers(&bench, &queue)).and_then(StreamingContext::start));
+    assert!(text.contains("`out`") && text.contains("3000 ms"), "{text}");
+    assert_eq!(bench.outputs::<i64>("out", 3), [[1], [2], [3]]);
+}

@@ -16,7 +16,8 @@ fn killed(seed: u64) -> (Files, Lineage) {
     let mut world = Files::new(Pipeline::Files, seed).unwrap();
     let mut lineage = Lineage::new(world.setup());
     kill_at(&mut lineage, &mut world, Point { name: "checkpoint-deleted", hit: 1 }, "").unwrap();
-    kill_at(&mut lineage, &mut world, points::SINK[2], "").unwrap();
+    // Far enough that what the first process left planned is done: this commit is of a plan in the newest segment.
+    kill_at(&mut lineage, &mut world, Point { name: "after-commit", hit: 12 }, "").unwrap();
     (world, lineage)
 }
 

@@ -126,6 +126,14 @@ impl Builder {
         self
     }
 
+    /// Says that what stands in a damaged log behind the damage may be given up. Without it a log with bytes that were safely on
+    /// disk and have changed is refused, naming segment and offset. Received blocks behind the damage are lost; where a sink
+    /// has committed a batch whose plan is lost, the start is refused all the same.
+    pub fn keep_log_before_damage(mut self) -> Self {
+        self.settings.keep_log_before_damage = true;
+        self
+    }
+
     /// The most batches missed while the process was down that are computed at its start; default 1,000,000. Above it `start`
     /// fails, where the pipeline computes each batch, also an empty one.
     pub fn max_missed_batches(mut self, batches: u64) -> Self {

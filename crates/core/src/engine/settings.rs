@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use millpond_wal::LogOptions;
+use millpond_wal::{LogOptions, OnCorruption};
 
 use crate::error::{Error, Result};
 
@@ -24,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) max_missed_batches: u64,
     pub(crate) graceful_stop_timeout: Option<Duration>,
     pub(crate) log_segment_bytes: u64,
+    pub(crate) keep_log_before_damage: bool,
     pub(crate) verify_in_background: bool,
     pub(crate) accept_changed_program: bool,
     pub(crate) removed: Vec<String>,
@@ -46,6 +47,7 @@ impl Settings {
             max_missed_batches: 1_000_000,
             graceful_stop_timeout: None,
             log_segment_bytes: 64 << 20,
+            keep_log_before_damage: false,
             verify_in_background: true,
             accept_changed_program: false,
             removed: Vec::new(),
@@ -70,7 +72,9 @@ impl Settings {
     /// Small segments take small frames, and fewer zeros ahead.
     pub(crate) fn log_options(&self) -> LogOptions {
         let (segment_bytes, defaults) = (self.log_segment_bytes, LogOptions::default());
+        let on_corruption = if self.keep_log_before_damage { OnCorruption::KeepBefore } else { OnCorruption::Refuse };
         LogOptions {
+            on_corruption,
             segment_bytes,
             preallocate_bytes: defaults.preallocate_bytes.min(segment_bytes / 4),
             max_payload_bytes: u64::from(defaults.max_payload_bytes).min(segment_bytes / 2) as u32,

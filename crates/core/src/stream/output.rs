@@ -1,8 +1,9 @@
 //! Where streams end: sinks, `for_each_rdd`, `print`.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
@@ -30,33 +31,61 @@ pub(crate) struct BatchOutputs {
 
 /// Where the output of one batch to one sink goes.
 pub(crate) struct OutputTarget {
-    digest: Mutex<Digest>,
+    order: Mutex<Order>,
     /// Takes a finished task's output; `None` where the sink has committed the batch: only the digest is computed.
     send: Option<Box<dyn Fn(Records) + Send + Sync>>,
 }
 
+/// Outputs go to the sink in the order of the partitions: what ends early waits for those before it.
+#[derive(Default)]
+struct Order {
+    digest: Digest,
+    next: usize,
+    early: BTreeMap<usize, Records>,
+}
+
+impl Order {
+    fn next_in_order(&mut self) -> Option<Records> {
+        self.early.remove(&self.next)
+    }
+}
+
 impl OutputTarget {
     pub(crate) fn new(send: Option<Box<dyn Fn(Records) + Send + Sync>>) -> Arc<Self> {
-        Arc::new(OutputTarget { digest: Mutex::default(), send })
+        Arc::new(OutputTarget { order: Mutex::default(), send })
     }
 
     pub(crate) fn digest(&self) -> Digest {
-        *self.digest.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock().digest
     }
 
-    fn take(&self, records: Records) {
-        if records.is_empty() {
-            return;
+    /// The tasks of the next batch of a stretch begin.
+    fn begin(&self) {
+        let mut order = self.lock();
+        (order.next, order.early) = (0, BTreeMap::new());
+    }
+
+    fn take(&self, partition: usize, records: Records) {
+        let mut order = self.lock();
+        order.digest.merge(records.digest());
+        order.early.insert(partition, records);
+        while let Some(records) = order.next_in_order() {
+            order.next += 1;
+            // Under the lock, which keeps the order; it only queues.
+            if let Some(send) = self.send.as_ref().filter(|_| !records.is_empty()) {
+                send(records);
+            }
         }
-        self.digest.lock().unwrap_or_else(PoisonError::into_inner).merge(records.digest());
-        if let Some(send) = &self.send {
-            send(records);
-        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Order> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The output of a task, handed over when the task has ended (hard case H9).
 struct HandOver {
+    partition: usize,
     records: Records,
     target: Arc<OutputTarget>,
 }
@@ -64,7 +93,7 @@ struct HandOver {
 impl Effect for HandOver {
     fn keep(self: Box<Self>) -> Result<()> {
         fail::fail_point!("task-done");
-        self.target.take(self.records);
+        self.target.take(self.partition, self.records);
         Ok(())
     }
 
@@ -106,6 +135,7 @@ where
             target: outputs.targets[self.number].clone(),
             done: AtomicBool::new(false),
         };
+        stage.target.begin();
         run_stages(&run.env.executor, run.env.batch, vec![Arc::new(stage)])
     }
 }
@@ -137,7 +167,7 @@ where
             }
             Ok(())
         })?;
-        task.stage(HandOver { records, target: self.target.clone() });
+        task.stage(HandOver { partition: task.partition, records, target: self.target.clone() });
         Ok(())
     }
 

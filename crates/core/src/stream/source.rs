@@ -6,7 +6,9 @@ use std::sync::{Arc, PoisonError};
 use super::{DStream, Graph};
 use crate::error::{Error, ErrorKind, Result};
 use crate::rdd::{Rdd, SourceRdd};
-use crate::source::{FedRecord, Plan, PlanRequest, RefusedRecord, Replay, Source, SourcePartition, SourceStart};
+use crate::source::{
+    FedRecord, Plan, PlanRequest, Pusher, RefusedRecord, Replay, Source, SourcePartition, SourceStart,
+};
 use crate::time::BatchTime;
 
 /// What a source gives to a batch, without its type.
@@ -95,6 +97,35 @@ impl<'g> Graph<'g> {
         });
         stream.source = Some(number);
         stream
+    }
+}
+
+impl<'g> Graph<'g> {
+    /// A stream of what the program itself pushes: a push is ready when its record is in the log, and from then on counts
+    /// exactly once, whatever dies. Hand the pusher out of the description with
+    /// [`open_with`](crate::Builder::open_with).
+    ///
+    /// ```
+    /// # use millpond_core::{StreamingContext, sink::FileSink};
+    /// # fn main() -> millpond_core::Result<()> {
+    /// # let place = tempfile::tempdir().unwrap();
+    /// # let (pond, output) = (place.path().join("pond"), place.path().join("out"));
+    /// let (context, pusher) = StreamingContext::builder("audit").directory(pond).open_with(|graph| {
+    ///     let (pusher, events) = graph.channel::<String>("events");
+    ///     events.sink_text("out", FileSink::text(&output));
+    ///     Ok(pusher)
+    /// })?;
+    /// let running = context.start()?;
+    /// pusher.push_blocking("logged in".into())?; // or `pusher.push(..).await`
+    /// running.stop_gracefully()
+    /// # }
+    /// ```
+    pub fn channel<T>(&self, name: &str) -> (Pusher<T>, DStream<'g, T>)
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
+    {
+        let (pusher, source) = crate::source::channel();
+        (pusher, self.source(name, source))
     }
 }
 
