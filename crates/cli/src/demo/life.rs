@@ -20,8 +20,6 @@ const LOOK: Duration = Duration::from_millis(1);
 const READ: Duration = Duration::from_millis(50);
 /// A worker that commits nothing for so long will not do it any more.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// When all batches are there that can come: so long after the last one that brought something.
-const SILENCE: Duration = Duration::from_secs(15);
 
 /// What a run of the demo works with.
 pub(crate) struct Demo<'a> {
@@ -53,7 +51,11 @@ impl Demo<'_> {
             match *kill {
                 Kill::AfterStart(delay) => while watched.since.elapsed() < delay && watched.goes_on(None)? {},
                 Kill::AfterBatches(batches, delay) => {
-                    while watched.batches < u64::from(batches) && watched.goes_on(Some(PATIENCE))? {}
+                    // When a server has sent all too soon, there is nothing left to be waited for.
+                    while watched.batches < u64::from(batches)
+                        && !watched.is_all_counted()?
+                        && watched.goes_on(Some(PATIENCE))?
+                    {}
                     let reached = Instant::now();
                     while reached.elapsed() < delay && watched.goes_on(None)? {}
                 }
@@ -69,8 +71,8 @@ impl Demo<'_> {
         let mut watched = self.start(&mut readback)?;
         let mut silent_since = Instant::now();
         let mut words = 0;
-        while !self.is_all_counted(watched.readback.words)? && silent_since.elapsed() < SILENCE {
-            // An idle worker commits nothing: so silence is what counts here.
+        // All may be counted already: but this last process is to recover like the others. If words are lost, none come any more.
+        while !(watched.is_all_counted()? && watched.first_batch_after.is_some()) && silent_since.elapsed() < PATIENCE {
             if !watched.goes_on(None)? {
                 break;
             }
@@ -105,10 +107,6 @@ impl Demo<'_> {
     /// C, as the sink's cursor says.
     fn committed(&self) -> Result<Option<BatchTime>> {
         Ok(committed_to_files(&self.folders.output)?.map(|cursor| cursor.batch))
-    }
-
-    fn is_all_counted(&self, words: u64) -> Result<bool> {
-        Ok(self.input.is_complete()? && words >= self.input.words())
     }
 }
 
@@ -157,9 +155,18 @@ impl Watched<'_> {
         Ok(true)
     }
 
+    /// All input is there, and its words are in the output.
+    fn is_all_counted(&self) -> Result<bool> {
+        Ok(self.demo.input.is_complete()? && self.readback.words >= self.demo.input.words())
+    }
+
     fn read(&mut self) -> Result<()> {
         self.read_at = Instant::now();
         self.readback.advance()?;
+        if self.readback.words >= self.demo.input.words() {
+            // Nothing to do: nobody needs patience.
+            self.newest_at = Instant::now();
+        }
         self.demo.show.progress(self.readback.words, self.demo.input.words());
         Ok(())
     }

@@ -103,12 +103,13 @@ impl Lines {
                 }
                 Err(error) => return Err(failed("read from the socket", error)),
             };
-            let ended = ended || self.shared.close.load(Ordering::Acquire);
-            if ended || last_file.elapsed() >= FILE_INTERVAL {
+            let closed = self.shared.close.load(Ordering::Acquire);
+            if ended || closed || last_file.elapsed() >= FILE_INTERVAL {
+                // Where the server has ended, what has no line's end is a line; where we have, it is half of one.
                 self.write(ended)?;
                 last_file = Instant::now();
             }
-            if ended {
+            if ended || closed {
                 return Ok(());
             }
         }
