@@ -65,6 +65,12 @@ fn cursor(batch: u64) -> Cursor {
 
 fn started(brokers: &str, application: &str, topic: &str) -> Result<KafkaSink> {
     let mut sink = KafkaSink::to(brokers, topic);
+    // To compare settings: `SINK_SETTINGS=linger.ms=5,compression.type=lz4`.
+    for setting in std::env::var("SINK_SETTINGS").unwrap_or_default().split(',') {
+        if let Some((key, value)) = setting.split_once('=') {
+            sink = sink.setting(key, value);
+        }
+    }
     sink.peek(&sink_start(application))?;
     sink.fence(&sink_start(application))?;
     Ok(sink)

@@ -8,6 +8,7 @@ mod proxy;
 
 mod sink_brokers;
 mod sink_cursor;
+mod sink_failpoints;
 mod sink_fencing;
 mod sink_records;
 mod source_brokers;

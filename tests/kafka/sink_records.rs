@@ -149,7 +149,8 @@ fn a_record_that_is_too_large_is_a_clear_error() {
 
 #[test]
 fn a_topic_that_is_not_there_is_a_clear_error() {
-    let mut output = Output::new(&unique_name("app"), "out", sink("no-such-output"));
+    let sink = sink("no-such-output").wait_for_broker(Duration::from_secs(1));
+    let mut output = Output::new(&unique_name("app"), "out", sink);
     let error = expect_error(output.peek());
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("topic no-such-output does not exist"), "{error}");

@@ -166,6 +166,26 @@ fn a_limit_on_the_batch_is_shared_out_and_plans_are_read_again_alike() {
 }
 
 #[test]
+fn a_partition_far_behind_rests_and_goes_on_without_a_gap() {
+    const FAR_BEHIND: usize = 70_000;
+    let record = |n: usize| Outgoing::value(n.to_string()).partition(i32::from(n >= FAR_BEHIND));
+    let topic = topic_with(2, (0..FAR_BEHIND + 100).map(record));
+    let source = KafkaSource::subscribe(brokers(), [&topic]).max_records_per_partition(1000);
+    let source = source.decode(|record| {
+        let number = std::str::from_utf8(record.value().unwrap_or_default()).ok().and_then(|text| text.parse().ok());
+        number.ok_or("no number")
+    });
+    let mut input = Input::start(source).expect("a start");
+    // Much more than the limit asks for is not fetched ahead.
+    eventually("a rest", || (input.source.metrics().fetched_records() > 20_000).then_some(()));
+    let items: Vec<usize> = input.take((FAR_BEHIND + 100) as u64);
+    let (behind, other): (Vec<usize>, Vec<usize>) = items.into_iter().partition(|n| *n < FAR_BEHIND);
+    assert!(behind.iter().copied().eq(0..FAR_BEHIND), "each once, in order");
+    assert!(other.iter().copied().eq(FAR_BEHIND..FAR_BEHIND + 100));
+    input.expect_nothing();
+}
+
+#[test]
 fn fetching_rests_while_the_budget_is_used_up() {
     let value = "x".repeat(10_000);
     let topic = topic_with(1, (0..3000).map(|_| Outgoing::value(&*value).partition(0)));

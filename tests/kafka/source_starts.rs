@@ -198,12 +198,13 @@ fn h5_an_idle_partition_with_starting_offset_latest_loses_nothing_over_two_resta
 
 #[test]
 fn a_topic_that_is_not_there_is_a_clear_error() {
-    let source = KafkaSource::subscribe(brokers(), ["no-such-topic"]).utf8();
+    let limit = Duration::from_secs(1);
+    let source = KafkaSource::subscribe(brokers(), ["no-such-topic"]).wait_for_broker(limit).utf8();
     let error = expect_error(Input::start(source));
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("topic no-such-topic does not exist"), "{error}");
     let topic = topic(2);
-    let error = expect_error(Input::start(KafkaSource::assign(brokers(), [(&topic, 5)]).utf8()));
+    let error = expect_error(Input::start(KafkaSource::assign(brokers(), [(&topic, 5)]).wait_for_broker(limit).utf8()));
     assert!(error.to_string().contains(&format!("topic {topic} has no partition 5")), "{error}");
 }
 

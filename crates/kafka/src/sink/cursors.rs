@@ -133,9 +133,14 @@ impl Cursors {
             |topic, (key, value)| topic.set(key, value),
         );
         let options = AdminOptions::new().request_timeout(Some(REQUEST_LIMIT)).operation_timeout(Some(REQUEST_LIMIT));
+        // A broker that has just started, or is short of breath, does not count as one that could hold a replica.
+        let patience = Instant::now() + REQUEST_LIMIT;
         let create = |limit| {
             let results = block_on(limit, self.admin.create_topics([&topic], &options))?;
             match results.into_iter().next() {
+                Some(Err((_, Code::InvalidReplicationFactor))) if Instant::now() < patience => {
+                    Err(KafkaError::Global(Code::BrokerNotAvailable))
+                }
                 // Somebody was quicker; what it is like was not checked yet.
                 None | Some(Ok(_)) | Some(Err((_, Code::TopicAlreadyExists))) => Ok(()),
                 Some(Err((_, code))) => Err(KafkaError::Global(code)),

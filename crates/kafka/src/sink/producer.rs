@@ -16,7 +16,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer as _};
 
 use super::partitioner::Partitioner;
-use crate::client::{Reports, Undelivered};
+use crate::client::{Reports, Undelivered, wait_for_cluster};
 use crate::error::{kind_of, refused_setting};
 use crate::native::Outputs;
 use crate::settings::Settings;
@@ -68,6 +68,7 @@ fn is_fence(code: Code) -> bool {
 pub(crate) struct TransactionalProducer {
     outputs: Outputs,
     reports: Reports,
+    brokers: String,
     id: String,
     transaction_timeout: Duration,
     socket_timeout: Duration,
@@ -103,6 +104,7 @@ impl TransactionalProducer {
         Ok(TransactionalProducer {
             outputs: Outputs::new(producer),
             reports,
+            brokers: brokers.to_owned(),
             id: id.to_owned(),
             transaction_timeout: ms("transaction.timeout.ms", DEFAULT_TRANSACTION_TIMEOUT),
             socket_timeout: ms("socket.timeout.ms", DEFAULT_SOCKET_TIMEOUT),
@@ -133,6 +135,10 @@ impl TransactionalProducer {
     /// Shuts out every older producer of this id, and waits until its last transaction is settled.
     pub(crate) fn init(&mut self, limit: Duration) -> Outcome<()> {
         let deadline = Instant::now() + limit;
+        // Beside a clear error for a broker that is away: once the brokers are known, the coordinator is found at once; else
+        // the first question for it may go down with the connection it was asked on, and comes again half a second later.
+        wait_for_cluster(self.client().client(), &self.brokers, limit, || self.serve(), || true)
+            .map_err(|error| Failure::Producer { error, fenced: false })?;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let result = self.client().init_transactions(left.clamp(Duration::from_millis(1), TRY));

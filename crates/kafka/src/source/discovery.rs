@@ -79,7 +79,7 @@ impl Discovery {
         limit: Duration,
         may_miss: impl Fn(&str) -> bool,
     ) -> Result<Vec<TopicInfo>> {
-        let deadline = Instant::now() + UNKNOWN_TOPIC_LIMIT;
+        let deadline = Instant::now() + UNKNOWN_TOPIC_LIMIT.min(limit);
         loop {
             let topics = self.topics(consumer, limit)?;
             let missing = self.missing(&topics, &may_miss);
