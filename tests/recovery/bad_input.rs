@@ -13,11 +13,14 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// A directory with a few checkpoints and batches to replay, whose process was killed.
 fn killed(seed: u64) -> (Files, Lineage) {
+    killed_at_commit(seed, 2)
+}
+
+fn killed_at_commit(seed: u64, hit: u32) -> (Files, Lineage) {
     let mut world = Files::new(Pipeline::Files, seed).unwrap();
     let mut lineage = Lineage::new(world.setup());
     kill_at(&mut lineage, &mut world, Point { name: "checkpoint-deleted", hit: 1 }, "").unwrap();
-    // Far enough that what the first process left planned is done: this commit is of a plan in the newest segment.
-    kill_at(&mut lineage, &mut world, Point { name: "after-commit", hit: 12 }, "").unwrap();
+    kill_at(&mut lineage, &mut world, Point { name: "after-commit", hit }, "").unwrap();
     (world, lineage)
 }
 
@@ -128,7 +131,8 @@ fn damage_in_the_log_is_reported_with_its_segment_and_never_skipped() {
 
 #[test]
 fn a_log_cut_short_of_what_was_committed_is_refused_with_both_batches() {
-    let (mut world, mut lineage) = killed(26);
+    // Far enough that what the first process left planned is done: this commit is of a plan in the newest segment.
+    let (mut world, mut lineage) = killed_at_commit(26, 12);
     // The newest segment, after its header: nothing in the log says any more that there was something.
     let segment = segments(&world).last().unwrap().clone();
     let before = change(&segment, |bytes| bytes.truncate(4096));
