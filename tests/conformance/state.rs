@@ -56,6 +56,7 @@ fn values_of_a_key_come_in_record_order() {
     }
 }
 
+#[expect(clippy::ptr_arg, reason = "the function gets the key as the stream has it")]
 fn running_count(_: BatchTime, key: &String, one: Option<i64>, sum: &mut State<'_, i64>) -> Option<(String, i64)> {
     let total = sum.get().copied().unwrap_or(0) + one.unwrap_or(0);
     sum.update(total);

@@ -3,8 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::thread;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
 
 /// The number of EndTxn in the protocol.
 const END_TXN: i16 = 26;
@@ -31,6 +30,8 @@ struct State {
 struct Kept {
     frame: Vec<u8>,
     broker: TcpStream,
+    /// Passes answers on; ends with the next one, which nobody waits for any more.
+    answers: JoinHandle<()>,
 }
 
 impl Proxy {
@@ -69,11 +70,9 @@ impl Proxy {
     /// What was kept back reaches the broker now; returns when the broker has answered, or closed the connection.
     pub(crate) fn deliver_kept_back(&self) {
         let kept = self.shared.state.lock().expect("no panic").kept.take();
-        let Kept { frame, mut broker } = kept.expect("a request was kept back");
+        let Kept { frame, mut broker, answers } = kept.expect("a request was kept back");
         broker.write_all(&frame).expect("the broker still listens");
-        broker.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
-        let mut answer = [0; 64];
-        let _ = broker.read(&mut answer);
+        crate::input::eventually("the broker's answer", || answers.is_finished().then_some(()));
     }
 }
 
@@ -90,11 +89,10 @@ fn serve(client: TcpStream, shared: &Arc<Shared>) {
         }
         let _ = to_client.shutdown(Shutdown::Both);
     });
-    forward_requests(client, broker, shared);
-    let _ = back.join();
+    forward_requests(client, broker, back, shared);
 }
 
-fn forward_requests(mut client: TcpStream, mut broker: TcpStream, shared: &Shared) {
+fn forward_requests(mut client: TcpStream, mut broker: TcpStream, answers: JoinHandle<()>, shared: &Shared) {
     loop {
         let mut length = [0; 4];
         if client.read_exact(&mut length).is_err() {
@@ -108,7 +106,7 @@ fn forward_requests(mut client: TcpStream, mut broker: TcpStream, shared: &Share
         if i16::from_be_bytes([frame[4], frame[5]]) == END_TXN {
             let mut state = shared.state.lock().expect("no panic");
             if std::mem::take(&mut state.keep_next) {
-                state.kept = Some(Kept { frame, broker });
+                state.kept = Some(Kept { frame, broker, answers });
                 // The connection to the broker stays open for the delivery.
                 let _ = client.shutdown(Shutdown::Both);
                 return;
@@ -120,4 +118,5 @@ fn forward_requests(mut client: TcpStream, mut broker: TcpStream, shared: &Share
     }
     let _ = client.shutdown(Shutdown::Both);
     let _ = broker.shutdown(Shutdown::Both);
+    let _ = answers.join();
 }

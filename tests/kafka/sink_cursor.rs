@@ -182,7 +182,8 @@ fn h1_the_newest_cursor_is_the_one_of_the_largest_batch() {
 #[test]
 fn a_cursor_topic_that_would_lose_cursors_is_refused() {
     let topic = topic(1);
-    let policies: [(&str, u32, &[(&str, &str)], &str); 3] = [
+    type Topic<'a> = (&'a str, u32, &'a [(&'a str, &'a str)], &'a str);
+    let policies: [Topic<'_>; 3] = [
         ("deletes", 1, &[("cleanup.policy", "delete")], "cleanup policy `delete`"),
         ("compacts-and-deletes", 1, &[("cleanup.policy", "compact,delete")], "cleanup policy `compact,delete`"),
         ("two-partitions", 2, &[("cleanup.policy", "compact")], "has 2 partitions"),

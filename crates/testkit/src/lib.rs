@@ -18,7 +18,7 @@ pub use collecting::{Collected, CollectedRecord, CollectingSink, Collection};
 pub use error::{Error, ErrorKind, Result};
 pub use kafka_reader::{READ_LIMIT, read_committed, read_committed_within};
 pub use live_reader::{Difference, LiveReader, LiveReading};
-pub use pond::{Output, TestPond};
+pub use pond::{KeyValue, Output, TestPond};
 pub use producer::{Producer, Transaction};
 pub use record::{Outgoing, Record};
 

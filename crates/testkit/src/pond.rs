@@ -16,6 +16,12 @@ use crate::{Collection, ManualClock};
 /// How long a test waits for a batch before it says that the pipeline hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What describes the pipeline.
+type Pipeline = Box<dyn Fn(&Graph<'_>) -> Result<()>>;
+
+/// A record's key and value, each if it has one.
+pub type KeyValue = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// A pipeline under test: no broker, no clock, no waiting.
 ///
 /// ```
@@ -40,7 +46,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// assert_eq!(pond.new_output("counts-out"), [("a", 3)]);
 /// ```
 pub struct TestPond {
-    pipeline: Box<dyn Fn(&Graph<'_>) -> Result<()>>,
+    pipeline: Pipeline,
     settings: Box<dyn Fn(Builder) -> Builder>,
     directory: TempDir,
     clock: Arc<ManualClock>,
@@ -177,7 +183,7 @@ impl TestPond {
     }
 
     /// Everything it has committed so far, after the encoder: keys and values.
-    pub fn output_bytes(&self, sink: &str) -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+    pub fn output_bytes(&self, sink: &str) -> Vec<KeyValue> {
         let batches = self.collection.committed(sink).into_iter();
         batches.flat_map(|batch| batch.records).map(|record| (record.key, record.value)).collect()
     }

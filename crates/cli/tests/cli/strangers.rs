@@ -61,7 +61,7 @@ fn a_directory_that_may_not_be_read_is_told() {
     let place = tempfile::tempdir().unwrap();
     let locked = place.path().join("locked");
     fs::create_dir(&locked).unwrap();
-    fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     // Root reads everything; there is nothing to be seen then.
     if fs::read_dir(&locked).is_err() {
         refused(&locked, "cannot look at");

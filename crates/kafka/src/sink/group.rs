@@ -180,11 +180,11 @@ impl Group {
         let mut state = self.state();
         let before = state.settings.clone();
         state.settings.merge(&options.settings)?;
-        if let Some(partitioner) = state.topics.insert(options.topic.clone(), options.partitioner) {
-            if partitioner != options.partitioner {
-                let (ours, other) = (format!("{partitioner:?}"), format!("{:?}", options.partitioner));
-                return differs(&format!("the partitioner of topic {}", options.topic), &ours, &other);
-            }
+        if let Some(partitioner) = state.topics.insert(options.topic.clone(), options.partitioner)
+            && partitioner != options.partitioner
+        {
+            let (ours, other) = (format!("{partitioner:?}"), format!("{:?}", options.partitioner));
+            return differs(&format!("the partitioner of topic {}", options.topic), &ours, &other);
         }
         state.names.insert(start.name.clone());
         // A producer cannot change its settings: the next fence makes another.

@@ -242,10 +242,11 @@ impl Fetcher {
             );
             self.lose(&what, Some((fetched - ends.high) as u64))?;
             self.jump(key, ends.high);
-        } else if !reached && fetched <= ends.high {
-            if let Some(queue) = self.task.shared.queues().partitions.get_mut(key) {
-                queue.reached = true;
-            }
+        } else if !reached
+            && fetched <= ends.high
+            && let Some(queue) = self.task.shared.queues().partitions.get_mut(key)
+        {
+            queue.reached = true;
         }
         Ok(())
     }

@@ -160,6 +160,9 @@ fn split(run: &mut Run, count: usize) -> Run {
     rest
 }
 
+/// The messages that a plan has taken: of which partition, from which offset.
+pub(crate) type Taken = Vec<(Key, i64, Held)>;
+
 /// The runs that a batch took of one partition.
 pub(crate) struct Held {
     pub(crate) runs: Vec<Run>,
@@ -187,11 +190,7 @@ impl Queues {
     }
 
     /// Takes what belongs to the next batch.
-    pub(crate) fn plan(
-        &mut self,
-        per_partition: Option<u64>,
-        total: Option<u64>,
-    ) -> Result<(Plan, Vec<(Key, i64, Held)>)> {
+    pub(crate) fn plan(&mut self, per_partition: Option<u64>, total: Option<u64>) -> Result<(Plan, Taken)> {
         // What was fetched before is planned first; after it the reason stands in the way.
         if let (Some((kind, message)), false) = (&self.failure, self.has_waiting()) {
             return Err(Error::new(*kind, message.clone()));
