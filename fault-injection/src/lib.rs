@@ -4,7 +4,7 @@
 //! A [`Lineage`] is one directory of an application and the processes that have it one after the other. A process is this very
 //! program, started again as a [`victim`]: it runs one of the pipelines, with failpoints armed from its environment. A
 //! [`World`] stands around it: it gives input, and knows what readers must see ([`files`], [`kafka`]). [`points`] lists the
-//! failpoints, [`sweep`] goes through them, [`random`] kills at any time.
+//! failpoints, [`sweep`] goes through them, `random` kills at any time.
 
 pub mod files;
 pub mod kafka;

@@ -1,8 +1,8 @@
 //! The engine: planning, cursors, recovery, and the threads that carry them out.
 //!
-//! [`machine`] decides, [`rules`] judge what recovery finds; neither touches a clock, a file or a
-//! thread. [`driver`] is the thread that owns them and carries commands out: sources and log by
-//! itself, computing, committing and writing through the threads in [`workers`] and [`committer`].
+//! `machine` decides, `rules` judge what recovery finds; neither touches a clock, a file or a
+//! thread. `driver` is the thread that owns them and carries commands out: sources and log by
+//! itself, computing, committing and writing through the threads in `workers` and `committer`.
 
 mod commands;
 mod committer;

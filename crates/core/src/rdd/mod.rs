@@ -2,8 +2,8 @@
 //!
 //! Records pass from operator to operator in chunks of some thousand that stay in cache: a call per
 //! chunk is dynamic, the loop inside it is not (as in vectorised query engines). Narrow operators
-//! ([`narrow`]) run in the task of their parent; where records change partition stands an
-//! [`exchange`], whose filling is a stage of its own.
+//! (`narrow`) run in the task of their parent; where records change partition stands an
+//! `exchange`, whose filling is a stage of its own.
 
 mod actions;
 mod bucket;
