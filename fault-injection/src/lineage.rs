@@ -38,7 +38,8 @@ impl Lineage {
         Process::start(&self.setup, failpoints, &self.log)
     }
 
-    /// Waits no longer than this for output: for a program that is broken on purpose. Default 60 s.
+    /// Waits so long in [`finish`](Lineage::finish) for a live process, and so long for its output: less for a program that is
+    /// broken on purpose, more where a transaction has to time out first. Default 60 s.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -100,9 +101,11 @@ impl Process {
         Ok(Process { child, log: log.to_owned() })
     }
 
-    /// Kills it with SIGKILL; nothing happens if it is dead.
+    /// Kills it with SIGKILL and waits until it is dead, and its locks free; nothing happens if it is dead already.
     pub fn kill(&mut self) -> Result<()> {
-        Ok(self.child.kill()?)
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Asks it to stop gracefully (SIGTERM).

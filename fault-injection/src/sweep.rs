@@ -48,7 +48,7 @@ impl Lineage {
     /// does not come is judged best by what is missing in it.
     pub fn finish(&mut self, world: &mut dyn World) -> Result<()> {
         let mut process = self.start("")?;
-        process.wait_ready(LIMIT)?;
+        process.wait_ready(self.has_patience_for())?;
         let complete = process.wait_while_alive(self.has_patience_for(), "all output", || world.is_complete());
         process.terminate()?;
         let ended = process.wait(LIMIT)?;

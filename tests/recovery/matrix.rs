@@ -55,3 +55,14 @@ fn every_test_that_the_failure_matrix_names_is_there_and_every_hard_case_has_one
         assert!(unnamed.is_empty(), "tests of hard case H{case} that the matrix does not name: {unnamed:#?}");
     }
 }
+
+#[test]
+fn every_failpoint_that_there_is_is_killed_at() {
+    use millpond_fault_injection::points;
+    let lists =
+        [points::ENGINE, points::RECEIVER, points::SINK, points::FILE_SINK, points::KAFKA_SINK, points::RECOVERY];
+    let swept: BTreeSet<&str> = lists.concat().iter().map(|point| point.name).collect();
+    let names = millpond_core::failpoints::NAMES.iter().map(|(name, _)| *name);
+    let there: BTreeSet<&str> = names.filter(|name| !name.starts_with("break-")).collect();
+    assert_eq!(swept, there, "left: in the sweeps; right: in the list of all failpoints");
+}
