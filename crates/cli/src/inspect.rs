@@ -147,7 +147,8 @@ fn summary(found: &Inspection) -> String {
 
 fn sink_text(sink: &InspectedSink) -> String {
     let committed = sink.committed.map_or(String::new(), |batch| format!("   committed {}", date_and_time(batch).1));
-    format!("{}   {}{committed}", sink.name, sink.description)
+    let description = if sink.description.is_empty() { "nothing is known of it yet" } else { &sink.description };
+    format!("{}   {description}{committed}", sink.name)
 }
 
 /// A source and its partitions after P; sources with many partitions get a summary.
