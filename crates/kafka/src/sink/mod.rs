@@ -2,6 +2,7 @@
 
 mod cursors;
 mod group;
+mod join;
 mod partitioner;
 mod producer;
 pub(crate) mod remembered;
@@ -13,7 +14,8 @@ use std::time::Duration;
 use millpond_core::sink::{Cursor, Guarantee, Records, Sink, SinkStart, SourcePositions};
 use millpond_core::{BatchTime, Error, ErrorKind, Result};
 
-use self::group::{Group, Groups};
+use self::group::Group;
+use self::join::Groups;
 pub use self::partitioner::Partitioner;
 pub(crate) use self::remembered::Remembered;
 use crate::settings::Settings;

@@ -10,6 +10,7 @@ mod partition;
 mod queues;
 pub(crate) mod ranges;
 mod replay;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
