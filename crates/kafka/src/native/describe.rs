@@ -87,19 +87,29 @@ fn ask<C: ClientContext>(
     }
 }
 
-/// The id of the cluster that a client is connected to.
+/// The id of the cluster that a client is connected to; a broker is asked, however much the client knows already.
+///
+/// With a plain request for metadata: `DescribeCluster` of librdkafka 2.12 aborts the process when the answer names no broker,
+/// as that of one that has lost its controller does.
 pub(crate) fn describe_cluster<C: ClientContext>(client: &Client<C>, limit: Duration) -> KafkaResult<String> {
-    let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECLUSTER;
-    // SAFETY: handle, options and queue are valid for the call, which copies what it needs.
-    let answer = ask(client, operation, limit, |handle, options, queue| unsafe {
-        rd::rd_kafka_DescribeCluster(handle, options, queue);
-    })?;
-    // SAFETY: an answer without an error to DescribeCluster is its result; the string lives as long as the event and is
-    // copied here.
+    let limit_ms = limit.as_millis().clamp(1, 300_000) as i32;
+    let handle = client.native_ptr();
+    // SAFETY: the client is alive for the whole call, so its handle is valid. The metadata is only written where there is no
+    // error, and then destroyed once; the id is a string that is copied here and freed once.
     unsafe {
-        let result = rd::rd_kafka_event_DescribeCluster_result(answer.0);
-        let id = if result.is_null() { ptr::null() } else { rd::rd_kafka_DescribeCluster_result_cluster_id(result) };
-        if id.is_null() { Ok(String::new()) } else { Ok(CStr::from_ptr(id).to_string_lossy().into_owned()) }
+        let mut metadata = ptr::null();
+        let code = rd::rd_kafka_metadata(handle, 0, ptr::null_mut(), &mut metadata, limit_ms);
+        if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(KafkaError::Global(code.into()));
+        }
+        rd::rd_kafka_metadata_destroy(metadata);
+        let id = rd::rd_kafka_clusterid(handle, 0);
+        if id.is_null() {
+            return Ok(String::new());
+        }
+        let text = CStr::from_ptr(id).to_string_lossy().into_owned();
+        rd::rd_kafka_mem_free(handle, id.cast());
+        Ok(text)
     }
 }
 
