@@ -193,7 +193,13 @@ fn partition_count(consumer: &BaseConsumer, topic: &str, limit: Duration) -> Res
 /// Beginning and end of a partition. The end is the high watermark, or for a `read_committed` consumer the last stable
 /// offset.
 fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32, limit: Duration) -> Result<(i64, i64)> {
-    retried(limit, || consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT)).map_err(|error| {
+    let ask = || {
+        consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT).inspect_err(|_| {
+            // What the client remembers of a broker that was away may be what is in the way: it asks for it anew.
+            let _ = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT);
+        })
+    };
+    retried(limit, ask).map_err(|error| {
         Error::new(ErrorKind::Retry, format!("no end of partition {partition} of topic {topic}")).because(error)
     })
 }
