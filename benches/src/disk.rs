@@ -24,13 +24,13 @@ impl Sink for Discard {
     fn fence(&mut self, _: &SinkStart) -> Result<Option<Cursor>> {
         Ok(None)
     }
-    fn begin(&mut self, _: BatchTime) -> Result<()> {
+    fn begin(&mut self, _: BatchTime, _: &[SourcePositions]) -> Result<()> {
         Ok(())
     }
     fn write(&mut self, _: Records) -> Result<()> {
         Ok(())
     }
-    fn prepare(&mut self, _: &Cursor, _: &[SourcePositions]) -> Result<()> {
+    fn prepare(&mut self, _: &Cursor) -> Result<()> {
         Ok(())
     }
     fn commit(&mut self) -> Result<()> {

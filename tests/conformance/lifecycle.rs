@@ -424,13 +424,13 @@ impl Sink for Forgetful {
     fn fence(&mut self, _: &SinkStart) -> Result<Option<Cursor>> {
         Ok(None)
     }
-    fn begin(&mut self, _: BatchTime) -> Result<()> {
+    fn begin(&mut self, _: BatchTime, _: &[SourcePositions]) -> Result<()> {
         Ok(())
     }
     fn write(&mut self, _: Records) -> Result<()> {
         Ok(())
     }
-    fn prepare(&mut self, _: &Cursor, _: &[SourcePositions]) -> Result<()> {
+    fn prepare(&mut self, _: &Cursor) -> Result<()> {
         Ok(())
     }
     fn commit(&mut self) -> Result<()> {
@@ -502,14 +502,14 @@ impl Sink for FailsOnce {
     fn fence(&mut self, start: &SinkStart) -> Result<Option<Cursor>> {
         self.sink.fence(start)
     }
-    fn begin(&mut self, batch: BatchTime) -> Result<()> {
-        self.sink.begin(batch)
+    fn begin(&mut self, batch: BatchTime, positions: &[SourcePositions]) -> Result<()> {
+        self.sink.begin(batch, positions)
     }
     fn write(&mut self, records: Records) -> Result<()> {
         self.sink.write(records)
     }
-    fn prepare(&mut self, cursor: &Cursor, positions: &[SourcePositions]) -> Result<()> {
-        self.sink.prepare(cursor, positions)
+    fn prepare(&mut self, cursor: &Cursor) -> Result<()> {
+        self.sink.prepare(cursor)
     }
     fn commit(&mut self) -> Result<()> {
         if self.fail.swap(false, Ordering::Relaxed) {

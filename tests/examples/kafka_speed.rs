@@ -96,9 +96,9 @@ fn start_times(brokers: &str) -> Result<()> {
 }
 
 fn batch(sink: &mut KafkaSink, time: u64, records: Records) -> Result<()> {
-    sink.begin(BatchTime::from_ms(time))?;
+    sink.begin(BatchTime::from_ms(time), &[])?;
     sink.write(records)?;
-    sink.prepare(&cursor(time), &[])?;
+    sink.prepare(&cursor(time))?;
     sink.commit()
 }
 
@@ -115,11 +115,11 @@ fn produce(brokers: &str, topic: &str, count: u64, add: &dyn Fn(&mut Records, u6
     let meter = Meter::start();
     for (n, some) in tasks.chunks(30).enumerate() {
         let time = n as u64 + 1;
-        sink.begin(BatchTime::from_ms(time))?;
+        sink.begin(BatchTime::from_ms(time), &[])?;
         for task in some {
             sink.write(task.clone())?;
         }
-        sink.prepare(&cursor(time), &[])?;
+        sink.prepare(&cursor(time))?;
         sink.commit()?;
     }
     meter.report(&format!("produce `{topic}`"), count);

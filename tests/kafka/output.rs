@@ -52,14 +52,19 @@ impl Output {
 
     /// Begins a batch and writes its records, in two tasks.
     pub(crate) fn write(&mut self, batch: u64, pairs: &[Pair<'_>]) -> Result<()> {
-        self.sink.begin(BatchTime::from_ms(batch))?;
+        self.write_from(batch, pairs, &[])
+    }
+
+    /// Likewise, for a batch that was computed from what lies before these positions.
+    pub(crate) fn write_from(&mut self, batch: u64, pairs: &[Pair<'_>], positions: &[SourcePositions]) -> Result<()> {
+        self.sink.begin(BatchTime::from_ms(batch), positions)?;
         let (first, second) = pairs.split_at(pairs.len() / 2);
         self.sink.write(records(first))?;
         self.sink.write(records(second))
     }
 
-    pub(crate) fn prepare(&mut self, batch: u64, pairs: &[Pair<'_>], positions: &[SourcePositions]) -> Result<()> {
-        self.sink.prepare(&cursor(batch, pairs), positions)
+    pub(crate) fn prepare(&mut self, batch: u64, pairs: &[Pair<'_>]) -> Result<()> {
+        self.sink.prepare(&cursor(batch, pairs))
     }
 
     /// A whole batch.
@@ -69,8 +74,8 @@ impl Output {
 
     /// A whole batch that was computed from what lies before these positions.
     pub(crate) fn batch_from(&mut self, batch: u64, pairs: &[Pair<'_>], positions: &[SourcePositions]) -> Result<()> {
-        self.write(batch, pairs)?;
-        self.prepare(batch, pairs, positions)?;
+        self.write_from(batch, pairs, positions)?;
+        self.prepare(batch, pairs)?;
         self.sink.commit()
     }
 }

@@ -48,7 +48,7 @@ fn a_broker_that_is_killed_in_the_middle_and_at_the_commit_costs_nothing() {
     output.write(2000, &[("a", "2"), ("b", "2")]).expect("output");
     broker.kill().expect("a kill");
     broker.restart().expect("a restart");
-    let prepared = output.prepare(2000, &[("a", "2"), ("b", "2")], &[]).and_then(|()| output.sink.commit());
+    let prepared = output.prepare(2000, &[("a", "2"), ("b", "2")]).and_then(|()| output.sink.commit());
     if prepared.is_err() {
         output.sink.abort().expect("an abort");
         if output.open().expect("a recovery") == 1000 {
@@ -59,7 +59,7 @@ fn a_broker_that_is_killed_in_the_middle_and_at_the_commit_costs_nothing() {
 
     // At the commit: dead when it is asked for.
     output.write(3000, &[("a", "3")]).expect("output");
-    output.prepare(3000, &[("a", "3")], &[]).expect("prepared");
+    output.prepare(3000, &[("a", "3")]).expect("prepared");
     broker.kill().expect("a kill");
     let back = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_secs(1));
@@ -116,7 +116,7 @@ fn a_commit_that_is_delayed_on_its_way_does_not_commit_half_of_the_next_transact
     output.open().expect("a start");
     for batch in 1..=4 {
         output.write(batch * 1000, &[("a", "1")]).expect("output");
-        output.prepare(batch * 1000, &[("a", "1")], &[]).expect("prepared");
+        output.prepare(batch * 1000, &[("a", "1")]).expect("prepared");
         // The request is kept back and its connection closed: librdkafka asks again on another one.
         proxy.keep_back_next_commit();
         let committed = output.sink.commit();
@@ -126,13 +126,13 @@ fn a_commit_that_is_delayed_on_its_way_does_not_commit_half_of_the_next_transact
             continue;
         }
         // The next transaction is open, with one of its two records at the broker, when the old request arrives.
-        output.sink.begin(millpond_core::BatchTime::from_ms(batch * 1000 + 500)).expect("a beginning");
+        output.sink.begin(millpond_core::BatchTime::from_ms(batch * 1000 + 500), &[]).expect("a beginning");
         output.sink.write(crate::output::records(&[("half", "1")])).expect("output");
         wait_for_record(&broker, batch);
         proxy.deliver_kept_back();
         let stable = crate::admin::end(direct, "out", 0, "read_committed");
         output.sink.write(crate::output::records(&[("half", "2")])).expect("output");
-        let prepared = output.sink.prepare(&crate::output::cursor(batch * 1000 + 500, &[]), &[]);
+        let prepared = output.sink.prepare(&crate::output::cursor(batch * 1000 + 500, &[]));
         output.sink.abort().expect("an abort");
         prepared.expect("nobody interfered");
         let seen = seen(direct, "out");

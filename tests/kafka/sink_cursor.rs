@@ -63,7 +63,7 @@ fn q9_a_crash_before_the_commit_leaves_nothing_and_after_it_everything() {
     assert_eq!(seen(brokers(), &topic), ["a=1"]);
     // Cursor written too, not committed.
     output.write(2000, &[("a", "2")]).expect("output");
-    output.prepare(2000, &[("a", "2")], &[]).expect("prepared");
+    output.prepare(2000, &[("a", "2")]).expect("prepared");
     std::mem::forget(output);
     let mut output = Output::new(&app, "counts", sink(&topic));
     assert_eq!(output.open().expect("a start"), 1000);
@@ -86,7 +86,7 @@ fn an_aborted_batch_leaves_nothing_and_can_run_again() {
     output.sink.abort().expect("an abort with records in flight");
     output.batch(1000, &[("a", "right")]).expect("a batch");
     output.write(2000, &pairs).expect("output");
-    output.prepare(2000, &pairs, &[]).expect("prepared");
+    output.prepare(2000, &pairs).expect("prepared");
     output.sink.abort().expect("an abort of a prepared batch");
     output.batch(2000, &[("b", "right")]).expect("a batch");
     assert_eq!(seen(brokers(), &topic), ["a=right", "b=right"]);
@@ -106,8 +106,8 @@ fn offsets_and_cursor_are_atomic() {
     let mut output = Output::new(&app, "out", sink(&out));
     output.open().expect("a start");
     let last = plans.last().expect("a plan");
-    output.write(1000, &[("a", "1")]).expect("output");
-    output.prepare(1000, &[("a", "1")], &positions(last)).expect("prepared");
+    output.write_from(1000, &[("a", "1")], &positions(last)).expect("output");
+    output.prepare(1000, &[("a", "1")]).expect("prepared");
     assert_eq!(admin::group_offset(brokers(), &app, &input_topic, 0), None, "not before the commit");
     output.sink.abort().expect("an abort");
     assert_eq!(admin::group_offset(brokers(), &app, &input_topic, 0), None, "nor after an abort");

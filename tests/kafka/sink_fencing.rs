@@ -29,7 +29,7 @@ fn h2_a_peek_shuts_out_nobody() {
     successor.write(2000, &[("a", "2")]).expect("output");
     let mut zombie = Output::new(&app, "counts", sink(&topic));
     assert_eq!(batch_of(zombie.peek().expect("a peek")), 1000);
-    successor.prepare(2000, &[("a", "2")], &[]).expect("prepared");
+    successor.prepare(2000, &[("a", "2")]).expect("prepared");
     successor.sink.commit().expect("nobody was harmed");
     assert_eq!(batch_of(zombie.peek().expect("a peek")), 2000);
     successor.batch(3000, &[("a", "3")]).expect("a batch");
@@ -46,7 +46,7 @@ fn a_zombie_is_fenced_and_may_recover_by_the_cursor_but_not_twice() {
     let mut new = Output::new(&app, "counts", sink(&topic));
     assert_eq!(new.open().expect("a start"), 1000);
     // What the old one does now fails, and is for the engine to recover from.
-    let error = expect_error(old.prepare(2000, &[("a", "zombie")], &[]).and_then(|()| old.sink.commit()));
+    let error = expect_error(old.prepare(2000, &[("a", "zombie")]).and_then(|()| old.sink.commit()));
     assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
     assert!(error.to_string().contains("shut out"), "{error}");
     let error = expect_error(old.batch(2000, &[]));
@@ -56,7 +56,7 @@ fn a_zombie_is_fenced_and_may_recover_by_the_cursor_but_not_twice() {
     assert_eq!(old.open().expect("a recovery"), 2000);
     old.write(3000, &[("a", "zombie")]).expect("output");
     assert_eq!(new.open().expect("a recovery"), 2000);
-    let error = expect_error(old.prepare(3000, &[("a", "zombie")], &[]).and_then(|()| old.sink.commit()));
+    let error = expect_error(old.prepare(3000, &[("a", "zombie")]).and_then(|()| old.sink.commit()));
     assert_eq!(error.kind(), ErrorKind::Restore, "{error}");
     assert!(error.to_string().contains(&format!("transactional id `{app}`")), "{error}");
     new.batch(3000, &[("a", "3")]).expect("a batch");
@@ -75,8 +75,8 @@ fn all_sinks_of_a_cluster_share_one_transaction() {
     second.batch(1000, &[]).map(drop).expect("each alone");
     first.write(2000, &[("a", "1")]).expect("output");
     second.write(2000, &[("b", "1")]).expect("output");
-    first.prepare(2000, &[("a", "1")], &[]).expect("prepared");
-    second.prepare(2000, &[("b", "1")], &[]).expect("prepared");
+    first.prepare(2000, &[("a", "1")]).expect("prepared");
+    second.prepare(2000, &[("b", "1")]).expect("prepared");
     assert_eq!((seen_open(&one), seen_open(&two)), (0, 0), "nothing before the commit");
     first.sink.commit().expect("the first commits for both");
     assert_eq!((seen(brokers(), &one), seen(brokers(), &two)), (vec!["a=1".to_owned()], vec!["b=1".to_owned()]));
@@ -95,8 +95,8 @@ fn all_sinks_of_a_cluster_share_one_transaction() {
     }
     first.write(3000, &[("a", "2")]).expect("output");
     second.write(3000, &[]).expect("output");
-    second.prepare(3000, &[], &[]).expect("prepared");
-    first.prepare(3000, &[("a", "2")], &[]).expect("prepared");
+    second.prepare(3000, &[]).expect("prepared");
+    first.prepare(3000, &[("a", "2")]).expect("prepared");
     second.sink.commit().expect("a commit");
     first.sink.commit().expect("a commit");
     assert_eq!(
@@ -124,8 +124,8 @@ fn h4_two_names_of_one_cluster_are_one() {
     for batch in 1..=3 {
         first.write(batch * 1000, &[("a", "1")]).expect("output");
         second.write(batch * 1000, &[("b", "1")]).expect("output");
-        first.prepare(batch * 1000, &[("a", "1")], &[]).expect("prepared");
-        second.prepare(batch * 1000, &[("b", "1")], &[]).expect("prepared");
+        first.prepare(batch * 1000, &[("a", "1")]).expect("prepared");
+        second.prepare(batch * 1000, &[("b", "1")]).expect("prepared");
         first.sink.commit().expect("a commit");
         second.sink.commit().expect("a commit");
     }
@@ -142,7 +142,7 @@ fn h4_after_a_change_of_id_the_old_one_is_shut_out_too() {
     old.open().expect("a start");
     old.batch(1000, &[("a", "1")]).expect("a batch");
     old.write(2000, &[("a", "zombie")]).expect("output");
-    old.prepare(2000, &[("a", "zombie")], &[]).expect("prepared");
+    old.prepare(2000, &[("a", "zombie")]).expect("prepared");
     // Started with a new id, while the old process still runs.
     let mut new = Output::new(&app, "counts", with_id(&new_id));
     new.start.remembered = old.sink.remember();

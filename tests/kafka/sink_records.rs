@@ -27,9 +27,9 @@ fn started(sink: KafkaSink) -> Output {
 }
 
 fn write(output: &mut Output, records: Records) {
-    output.sink.begin(BatchTime::from_ms(1000)).expect("a beginning");
+    output.sink.begin(BatchTime::from_ms(1000), &[]).expect("a beginning");
     output.sink.write(records).expect("output");
-    output.sink.prepare(&cursor(1000, &[]), &[]).expect("prepared");
+    output.sink.prepare(&cursor(1000, &[])).expect("prepared");
     output.sink.commit().expect("a commit");
 }
 
@@ -97,11 +97,11 @@ fn records_without_a_key_reach_more_than_one_partition_in_time() {
     let topic = topic(4);
     let mut output = started(sink(&topic));
     for batch in 1..=40_u64 {
-        output.sink.begin(BatchTime::from_ms(batch)).expect("a beginning");
+        output.sink.begin(BatchTime::from_ms(batch), &[]).expect("a beginning");
         let mut records = Records::new();
         (0..50).for_each(|_| records.push(None, Some(b"v")));
         output.sink.write(records).expect("output");
-        output.sink.prepare(&cursor(batch, &[]), &[]).expect("prepared");
+        output.sink.prepare(&cursor(batch, &[])).expect("prepared");
         output.sink.commit().expect("a commit");
     }
     let found = read_committed(brokers(), &topic).expect("the topic can be read");

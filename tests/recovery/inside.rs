@@ -31,14 +31,14 @@ impl Sink for FailsOnce {
     fn fence(&mut self, start: &SinkStart) -> Result<Option<Cursor>> {
         self.sink.fence(start)
     }
-    fn begin(&mut self, batch: BatchTime) -> Result<()> {
-        self.sink.begin(batch)
+    fn begin(&mut self, batch: BatchTime, positions: &[SourcePositions]) -> Result<()> {
+        self.sink.begin(batch, positions)
     }
     fn write(&mut self, records: Records) -> Result<()> {
         self.sink.write(records)
     }
-    fn prepare(&mut self, cursor: &Cursor, positions: &[SourcePositions]) -> Result<()> {
-        self.sink.prepare(cursor, positions)
+    fn prepare(&mut self, cursor: &Cursor) -> Result<()> {
+        self.sink.prepare(cursor)
     }
     fn commit(&mut self) -> Result<()> {
         match self.fails.swap(false, Ordering::SeqCst) {

@@ -52,17 +52,17 @@ impl Sink for BrokenSink {
             _ => self.sink.fence(start),
         }
     }
-    fn begin(&mut self, batch: BatchTime) -> Result<()> {
+    fn begin(&mut self, batch: BatchTime, positions: &[SourcePositions]) -> Result<()> {
         (self.written, self.prepared) = (false, false);
-        self.sink.begin(batch)
+        self.sink.begin(batch, positions)
     }
     fn write(&mut self, records: Records) -> Result<()> {
         self.written |= !records.is_empty();
         self.sink.write(records)
     }
-    fn prepare(&mut self, cursor: &Cursor, positions: &[SourcePositions]) -> Result<()> {
+    fn prepare(&mut self, cursor: &Cursor) -> Result<()> {
         self.prepared = true;
-        self.sink.prepare(cursor, positions)
+        self.sink.prepare(cursor)
     }
     fn commit(&mut self) -> Result<()> {
         match self.fault {

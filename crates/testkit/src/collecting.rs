@@ -119,7 +119,7 @@ impl Sink for CollectingSink {
         Ok(place.cursor.clone())
     }
 
-    fn begin(&mut self, batch: BatchTime) -> Result<()> {
+    fn begin(&mut self, batch: BatchTime, _: &[SourcePositions]) -> Result<()> {
         self.check_epoch()?;
         self.begun = Some(Collected { batch, values: Vec::new(), records: Vec::new() });
         Ok(())
@@ -136,7 +136,7 @@ impl Sink for CollectingSink {
         Ok(())
     }
 
-    fn prepare(&mut self, cursor: &Cursor, _: &[SourcePositions]) -> Result<()> {
+    fn prepare(&mut self, cursor: &Cursor) -> Result<()> {
         self.staged = Some(cursor.clone());
         Ok(())
     }

@@ -123,7 +123,8 @@ impl Driver {
             inputs.push(input.map_err(|error| error.context(format!("source `{}`, batch {batch}", source.name())))?);
             empty.push(source.read(None)?);
         }
-        let targets = (0..self.sinks.len()).map(|sink| self.target(sink, batch)).collect();
+        let positions: Arc<[SourcePositions]> = self.positions_after(batch).into();
+        let targets = (0..self.sinks.len()).map(|sink| self.target(sink, batch, &positions)).collect();
         self.computing_since = Instant::now();
         let (incarnation, store) = (self.incarnation, self.store()?);
         self.computer.send(Compute::Batch { incarnation, store, times, inputs, empty, targets });
@@ -135,13 +136,13 @@ impl Driver {
         self.sinks[sink].cursor.as_ref().is_none_or(|cursor| cursor.batch < batch)
     }
 
-    fn target(&self, sink: usize, batch: BatchTime) -> Arc<OutputTarget> {
+    fn target(&self, sink: usize, batch: BatchTime, positions: &Arc<[SourcePositions]>) -> Arc<OutputTarget> {
         if !self.is_to_commit(sink, batch) {
             return OutputTarget::new(None);
         }
-        let (orders, incarnation) = (self.committer.sender(), self.incarnation);
+        let (orders, incarnation, positions) = (self.committer.sender(), self.incarnation, positions.clone());
         OutputTarget::new(Some(Box::new(move |records| {
-            let _ = orders.send(Order::Write { incarnation, batch, sink, records });
+            let _ = orders.send(Order::Write { incarnation, batch, sink, records, positions: positions.clone() });
         })))
     }
 
@@ -205,7 +206,7 @@ impl Driver {
         if cursors.is_empty() {
             return Some(self.committed(batch));
         }
-        let positions = Arc::new(self.positions_after(batch));
+        let positions = self.positions_after(batch).into();
         self.committer.order(Order::Commit { incarnation: self.incarnation, batch, cursors, positions });
         None
     }

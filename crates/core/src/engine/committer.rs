@@ -17,13 +17,14 @@ pub(crate) enum Order {
         batch: BatchTime,
         sink: usize,
         records: Records,
+        positions: Arc<[SourcePositions]>,
     },
     /// All output of the batch has been handed over: commit it in these sinks.
     Commit {
         incarnation: u64,
         batch: BatchTime,
         cursors: Vec<(usize, Cursor)>,
-        positions: Arc<Vec<SourcePositions>>,
+        positions: Arc<[SourcePositions]>,
     },
     /// Give up what is open. After a failure everything before this is passed over.
     Abort {
@@ -122,8 +123,8 @@ impl<F: Fn(Outcome)> Work<F> {
         while let Ok(order) = inbox.recv() {
             match order {
                 Order::Write { .. } | Order::Commit { .. } if self.failed => {}
-                Order::Write { incarnation, batch, sink, records } => {
-                    if let Err(error) = self.write(batch, sink, records) {
+                Order::Write { incarnation, batch, sink, records, positions } => {
+                    if let Err(error) = self.write(batch, sink, records, &positions) {
                         self.failed = true;
                         (self.report)(Outcome { incarnation, batch, result: Err(error) });
                     }
@@ -159,27 +160,27 @@ impl<F: Fn(Outcome)> Work<F> {
         *self.remember.lock().unwrap_or_else(PoisonError::into_inner) = remembered;
     }
 
-    fn begin(&mut self, batch: BatchTime, sink: usize) -> Result<()> {
+    fn begin(&mut self, batch: BatchTime, sink: usize, positions: &[SourcePositions]) -> Result<()> {
         let named = &mut self.sinks[sink];
         if named.begun != Some(batch) {
-            named.sink.begin(batch).map_err(|error| at(&named.name, batch, error))?;
+            named.sink.begin(batch, positions).map_err(|error| at(&named.name, batch, error))?;
             named.begun = Some(batch);
         }
         Ok(())
     }
 
-    fn write(&mut self, batch: BatchTime, sink: usize, records: Records) -> Result<()> {
-        self.begin(batch, sink)?;
+    fn write(&mut self, batch: BatchTime, sink: usize, records: Records, positions: &[SourcePositions]) -> Result<()> {
+        self.begin(batch, sink, positions)?;
         let named = &mut self.sinks[sink];
         named.sink.write(records).map_err(|error| at(&named.name, batch, error))
     }
 
     fn commit(&mut self, batch: BatchTime, cursors: &[(usize, Cursor)], positions: &[SourcePositions]) -> Result<()> {
         // A batch without output begins here: its cursor is committed all the same.
-        cursors.iter().try_for_each(|(sink, _)| self.begin(batch, *sink))?;
+        cursors.iter().try_for_each(|(sink, _)| self.begin(batch, *sink, positions))?;
         for (sink, cursor) in cursors {
             let named = &mut self.sinks[*sink];
-            named.sink.prepare(cursor, positions).map_err(|error| at(&named.name, batch, error))?;
+            named.sink.prepare(cursor).map_err(|error| at(&named.name, batch, error))?;
         }
         for (sink, _) in cursors {
             let named = &mut self.sinks[*sink];

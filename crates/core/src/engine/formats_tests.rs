@@ -160,11 +160,11 @@ fn the_file_sinks_cursor_is_that_of_the_page() {
         shared: std::sync::Arc::new(Shared::default()),
     };
     sink.fence(&start).expect("an empty directory");
-    sink.begin(BatchTime::from_ms(3000)).expect("a begin");
+    sink.begin(BatchTime::from_ms(3000), &[]).expect("a begin");
     let mut records = Records::new();
     records.push(Some(b"a"), Some(b"1"));
     sink.write(records).expect("a write");
-    sink.prepare(&cursor(), &[]).expect("a prepare");
+    sink.prepare(&cursor()).expect("a prepare");
     sink.commit().expect("a commit");
     let written = std::fs::read(place.path().join("_millpond/cursor")).expect("the cursor file");
     check("the file sink's cursor", &written, FILE_CURSOR);

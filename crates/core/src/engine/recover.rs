@@ -392,7 +392,7 @@ impl Driver {
                 incarnation: self.incarnation,
                 batch: snapshot,
                 cursors: cursors.clone(),
-                positions: Arc::new(Vec::new()),
+                positions: Arc::new([]),
             };
             self.committer.order(order);
             loop {

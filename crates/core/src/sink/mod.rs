@@ -59,15 +59,16 @@ pub trait Sink: Send + 'static {
         Vec::new()
     }
 
-    /// The output of `batch` begins.
-    fn begin(&mut self, batch: BatchTime) -> Result<()>;
+    /// The output of `batch` begins. `positions`: those of the sources after the batch; a sink may commit them beside its cursor,
+    /// for others to see. Nothing reads them back.
+    fn begin(&mut self, batch: BatchTime, positions: &[SourcePositions]) -> Result<()>;
 
     /// The whole output of one finished task. Order among tasks means nothing.
     fn write(&mut self, records: Records) -> Result<()>;
 
     /// All output has been written: gets everything ready so that the commit is all that is left, and
-    /// stages the cursor and the positions of the sources for it.
-    fn prepare(&mut self, cursor: &Cursor, positions: &[SourcePositions]) -> Result<()>;
+    /// stages the cursor for it.
+    fn prepare(&mut self, cursor: &Cursor) -> Result<()>;
 
     /// Makes output and cursor visible together.
     ///

@@ -1,8 +1,8 @@
 //! All Kafka sinks of a context on one cluster: one producer, one transaction.
 //!
 //! A transaction goes begin (each sink of the batch), write, prepare (each), commit (the first that is told commits for all).
-//! The sink that prepares last does what is to be done for all: waits for the output, puts offsets and cursors into the
-//! transaction, the cursors last.
+//! The sink that begins first puts the sources' offsets into the transaction; the one that prepares last waits for the output
+//! and puts in the cursors, the last thing of all.
 //!
 //! What has become of a transaction, only the cursor says. So after any failure that is not plainly the transaction's alone the
 //! producer is dropped, and nothing begins before [`Group::fence`] has made a new one and read the cursors.
@@ -74,7 +74,6 @@ struct Open {
     batch: BatchTime,
     sinks: BTreeSet<String>,
     cursors: BTreeMap<String, Cursor>,
-    positions: Vec<SourcePositions>,
     offsets: HashMap<(String, i32), i64>,
 }
 
@@ -152,7 +151,7 @@ impl Group {
         })
     }
 
-    pub(crate) fn begin(&self, sink: &str, batch: BatchTime) -> Result<()> {
+    pub(crate) fn begin(&self, sink: &str, batch: BatchTime, positions: &[SourcePositions]) -> Result<()> {
         let mut state = self.state();
         match std::mem::take(&mut state.transaction) {
             Transaction::Unknown => {
@@ -178,15 +177,34 @@ impl Group {
         };
         let begun = producer.begin();
         self.decide(&mut state, begun)?;
+        fail::fail_point!(failpoint::TRANSACTION_BEGUN);
+        let offsets = self.changed_offsets(positions, &state.offsets);
+        let sent = self.send_offsets(&mut state, &offsets);
         state.transaction = Transaction::Open(Open {
             batch,
             sinks: BTreeSet::from([sink.to_owned()]),
             cursors: BTreeMap::new(),
-            positions: Vec::new(),
-            offsets: HashMap::new(),
+            offsets,
         });
-        fail::fail_point!(failpoint::TRANSACTION_BEGUN);
+        self.decide(&mut state, sent)?;
+        fail::fail_point!(failpoint::OFFSETS_SENT);
         Ok(())
+    }
+
+    /// Puts the offsets into the transaction, before any output: librdkafka asks for their partition again every
+    /// `retry.backoff.ms` while the markers of the transaction before are being written, for those of output every 20 ms.
+    fn send_offsets(&self, state: &mut State, offsets: &HashMap<(String, i32), i64>) -> Outcome<()> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for ((topic, partition), offset) in offsets {
+            let added = list.add_partition_offset(topic, *partition, Offset::Offset(*offset));
+            added.map_err(|error| Failure::Abort(crate::error::failed("cannot list offsets", error)))?;
+        }
+        let group = self.cursors.group().ok_or_else(lost_producer)?;
+        let Some(producer) = &mut state.producer else { return Err(lost_producer()) };
+        producer.send_offsets(&list, &group)
     }
 
     /// The defence for version 1 of the protocol: a request of the last transaction that may still be on its way could be
@@ -224,7 +242,7 @@ impl Group {
         self.decide(&mut state, produced)
     }
 
-    pub(crate) fn prepare(&self, sink: &str, cursor: &Cursor, positions: &[SourcePositions]) -> Result<()> {
+    pub(crate) fn prepare(&self, sink: &str, cursor: &Cursor) -> Result<()> {
         let mut state = self.state();
         let mut open = match std::mem::take(&mut state.transaction) {
             Transaction::Open(open) => open,
@@ -238,35 +256,20 @@ impl Group {
             }
         };
         open.cursors.insert(sink.to_owned(), cursor.clone());
-        open.positions = positions.to_vec();
         if open.sinks.iter().any(|sink| !open.cursors.contains_key(sink)) {
             state.transaction = Transaction::Open(open);
             return Ok(());
         }
-        let prepared = self.complete(&mut state, &mut open);
+        let prepared = self.complete(&mut state, &open);
         state.transaction = Transaction::Prepared(open);
         self.decide(&mut state, prepared)
     }
 
     /// Everything that is left to do before the commit.
-    fn complete(&self, state: &mut State, open: &mut Open) -> Outcome<()> {
-        let sent = std::mem::take(&mut state.offsets);
-        let changed = self.changed_offsets(&open.positions, &sent);
-        state.offsets = sent;
+    fn complete(&self, state: &mut State, open: &Open) -> Outcome<()> {
         let Some(producer) = &mut state.producer else { return Err(lost_producer()) };
         producer.drain()?;
         fail::fail_point!(failpoint::OUTPUT_WRITTEN);
-        if !changed.is_empty() {
-            let mut list = TopicPartitionList::with_capacity(changed.len());
-            for ((topic, partition), offset) in &changed {
-                let added = list.add_partition_offset(topic, *partition, Offset::Offset(*offset));
-                added.map_err(|error| Failure::Abort(crate::error::failed("cannot list offsets", error)))?;
-            }
-            let group = self.cursors.group().ok_or_else(lost_producer)?;
-            producer.send_offsets(&list, &group)?;
-            open.offsets = changed;
-        }
-        fail::fail_point!(failpoint::OFFSETS_SENT);
         let mut records = Records::new();
         for (sink, cursor) in &open.cursors {
             records.push(Some(sink.as_bytes()), Some(&cursor.encode()));

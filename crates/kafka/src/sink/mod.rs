@@ -202,9 +202,9 @@ impl Sink for KafkaSink {
         self.joined.as_ref().map_or_else(Vec::new, |joined| joined.remembered.encode())
     }
 
-    fn begin(&mut self, batch: BatchTime) -> Result<()> {
+    fn begin(&mut self, batch: BatchTime, positions: &[SourcePositions]) -> Result<()> {
         let joined = self.joined()?;
-        joined.group.begin(&joined.name, batch)
+        joined.group.begin(&joined.name, batch, positions)
     }
 
     fn write(&mut self, records: Records) -> Result<()> {
@@ -213,9 +213,9 @@ impl Sink for KafkaSink {
         joined.group.write(&topic, &records)
     }
 
-    fn prepare(&mut self, cursor: &Cursor, positions: &[SourcePositions]) -> Result<()> {
+    fn prepare(&mut self, cursor: &Cursor) -> Result<()> {
         let joined = self.joined()?;
-        joined.group.prepare(&joined.name, cursor, positions)
+        joined.group.prepare(&joined.name, cursor)
     }
 
     fn commit(&mut self) -> Result<()> {

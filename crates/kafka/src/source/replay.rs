@@ -28,6 +28,8 @@ use crate::position::{Position, TopicId, cluster_hash, partition_name};
 const FETCH: usize = 4096;
 /// How long a fetch waits for the first message.
 const FETCH_WAIT: Duration = Duration::from_millis(100);
+/// How long a seek may take before the partition is assigned anew.
+const SEEK_LIMIT: Duration = Duration::from_secs(5);
 
 /// Reads planned ranges of one source again.
 pub(crate) struct Replayer {
@@ -70,6 +72,8 @@ impl Replayer {
         let reports = Reports::new(format!("replay of source `{source}`"));
         let mut config = options.client(group);
         config.set("queued.max.messages.kbytes", "8192");
+        // A broker answers one request after another: at the end of a partition all others wait for a fetch so long.
+        config.set("fetch.wait.max.ms", "10");
         let consumer = Arc::new(consumer(&config, reports)?);
         let serve = || serve(&consumer);
         let id = wait_for_cluster(client_of(&consumer), &options.brokers, options.wait_for_broker, serve, || true)?;
@@ -84,6 +88,9 @@ impl Replayer {
 
     /// Hands out the records of a range in order; gives how many there were.
     pub(crate) fn read(&self, wanted: &Wanted, mut each: impl FnMut(MessageView<'_>) -> Result<()>) -> Result<u64> {
+        if wanted.start == wanted.end {
+            return Ok(0);
+        }
         self.check_identity(wanted)?;
         let partition = self.partition(wanted)?;
         let mut partition = partition.lock().unwrap_or_else(PoisonError::into_inner);
@@ -167,14 +174,16 @@ impl Replayer {
         let failed =
             |error: KafkaError| failed(format!("cannot go to offset {} of {}", wanted.start, wanted.name()), error);
         let start = wanted.start.max(found.low);
-        if partition.assigned {
-            let mut old = TopicPartitionList::new();
-            old.add_partition(topic, number);
-            self.consumer.incremental_unassign(&old).map_err(failed)?;
-            // What is in the queue of before is not handed out: librdkafka tells the two assignments apart.
-        }
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, number, Offset::Offset(start)).map_err(failed)?;
+        if partition.assigned {
+            // What is in the queue of before is not handed out: librdkafka tells it from what comes after a seek.
+            if self.consumer.seek_partitions(list.clone(), SEEK_LIMIT).is_ok_and(|done| all_done(&done)) {
+                return Ok(());
+            }
+            // A partition that had come to an error cannot be sought. This takes a second or two.
+            self.consumer.incremental_unassign(&list).map_err(failed)?;
+        }
         self.consumer.incremental_assign(&list).map_err(failed)?;
         partition.assigned = true;
         Ok(())
@@ -269,6 +278,10 @@ impl Replayer {
             }
         }
     }
+}
+
+fn all_done(list: &TopicPartitionList) -> bool {
+    list.elements().iter().all(|element| element.error().is_ok())
 }
 
 /// The error of a range that is no longer to be had.

@@ -52,14 +52,14 @@ pub fn a_new_place_has_no_cursor<H: SinkHarness>(harness: &mut H) {
 pub fn a_committed_batch_is_seen_once_and_leaves_its_cursor<H: SinkHarness>(harness: &mut H) {
     let mut sink = opened(harness, 1, None);
     let transactional = sink.guarantee() == Guarantee::Transactional;
-    sink.begin(BatchTime::from_ms(1000)).expect("a begin");
+    sink.begin(BatchTime::from_ms(1000), &[]).expect("a begin");
     sink.write(records(&["a", "b"])).expect("a task's output");
     sink.write(records(&["c"])).expect("another task's output");
     sink.write(records(&[])).expect("the output of a task that had none");
     if transactional {
         assert_eq!(harness.visible(), none(), "nothing is seen before it is prepared");
     }
-    sink.prepare(&cursor(1, 1000), &[]).expect("a prepare");
+    sink.prepare(&cursor(1, 1000)).expect("a prepare");
     if transactional {
         assert_eq!(harness.visible(), none(), "nothing is seen before the commit");
     }
@@ -99,13 +99,13 @@ pub fn a_batch_that_died_is_written_again_and_seen_once<H: SinkHarness>(harness:
         let time = BatchTime::from_ms(batch * 1000);
         let value = format!("of batch {batch}");
         if step >= 1 {
-            sink.begin(time).expect("a begin");
+            sink.begin(time, &[]).expect("a begin");
         }
         if step >= 2 {
             sink.write(records(&[&value])).expect("a task's output");
         }
         if step >= 3 {
-            sink.prepare(&cursor(batch as u8, batch * 1000), &[]).expect("a prepare");
+            sink.prepare(&cursor(batch as u8, batch * 1000)).expect("a prepare");
         }
         drop(sink);
         let mut sink = opened(harness, batch as u8 + 100, committed.as_ref());
@@ -124,12 +124,12 @@ pub fn an_aborted_batch_is_never_seen<H: SinkHarness>(harness: &mut H) {
     let mut sink = opened(harness, 1, None);
     sink.abort().expect("an abort when nothing has begun");
     for step in 0..3 {
-        sink.begin(BatchTime::from_ms(1000)).expect("a begin");
+        sink.begin(BatchTime::from_ms(1000), &[]).expect("a begin");
         if step >= 1 {
             sink.write(records(&["of a try that failed"])).expect("a task's output");
         }
         if step >= 2 {
-            sink.prepare(&cursor(1, 1000), &[]).expect("a prepare");
+            sink.prepare(&cursor(1, 1000)).expect("a prepare");
         }
         sink.abort().expect("an abort");
         if sink.guarantee() == Guarantee::Transactional {
@@ -147,11 +147,11 @@ pub fn an_aborted_batch_is_never_seen<H: SinkHarness>(harness: &mut H) {
 pub fn a_look_disturbs_nobody<H: SinkHarness>(harness: &mut H) {
     let mut sink = opened(harness, 1, None);
     write(&mut sink, 1, 1000, &["a"]);
-    sink.begin(BatchTime::from_ms(2000)).expect("a begin");
+    sink.begin(BatchTime::from_ms(2000), &[]).expect("a begin");
     sink.write(records(&["b"])).expect("a task's output");
     let mut other = harness.open();
     assert_eq!(other.peek(&start(2)).expect("a look"), Some(cursor(1, 1000)));
-    sink.prepare(&cursor(1, 2000), &[]).expect("a prepare");
+    sink.prepare(&cursor(1, 2000)).expect("a prepare");
     assert_eq!(other.peek(&start(2)).expect("a look"), Some(cursor(1, 1000)));
     sink.commit().expect("the commit of the sink that was looked at");
     assert_eq!(visible(harness), ["a", "b"]);
@@ -160,9 +160,9 @@ pub fn a_look_disturbs_nobody<H: SinkHarness>(harness: &mut H) {
 /// A second incarnation either is refused while the first lives, or shuts it out for good.
 pub fn of_two_incarnations_one_commits<H: SinkHarness>(harness: &mut H) {
     let mut first = opened(harness, 1, None);
-    first.begin(BatchTime::from_ms(1000)).expect("a begin");
+    first.begin(BatchTime::from_ms(1000), &[]).expect("a begin");
     first.write(records(&["of the first"])).expect("a task's output");
-    first.prepare(&cursor(1, 1000), &[]).expect("a prepare");
+    first.prepare(&cursor(1, 1000)).expect("a prepare");
     let mut second = harness.open();
     second.peek(&start(2)).expect("a look");
     match second.fence(&start(2)) {
@@ -183,7 +183,7 @@ pub fn of_two_incarnations_one_commits<H: SinkHarness>(harness: &mut H) {
 pub fn recovery_inside_the_process<H: SinkHarness>(harness: &mut H) {
     let mut sink = opened(harness, 1, None);
     write(&mut sink, 1, 1000, &["a"]);
-    sink.begin(BatchTime::from_ms(2000)).expect("a begin");
+    sink.begin(BatchTime::from_ms(2000), &[]).expect("a begin");
     sink.write(records(&["b"])).expect("a task's output");
     sink.abort().expect("an abort");
     assert_eq!(sink.peek(&start(1)).expect("a look"), Some(cursor(1, 1000)));
@@ -204,14 +204,14 @@ pub fn random_lives<H: SinkHarness>(harness: &mut H, steps: u64) {
         let values: Vec<&str> = values.iter().map(String::as_str).collect();
         let reached = random.below(5);
         if reached >= 1 {
-            sink.begin(BatchTime::from_ms(step * 1000)).expect("a begin");
+            sink.begin(BatchTime::from_ms(step * 1000), &[]).expect("a begin");
         }
         if reached >= 2 {
             values.iter().for_each(|value| sink.write(records(&[value])).expect("a task's output"));
         }
         let next = cursor(run, step * 1000);
         if reached >= 3 {
-            sink.prepare(&next, &[]).expect("a prepare");
+            sink.prepare(&next).expect("a prepare");
         }
         if reached == 4 {
             sink.commit().expect("a commit");
@@ -257,9 +257,9 @@ fn opened<H: SinkHarness>(harness: &mut H, run: u8, expected: Option<&Cursor>) -
 }
 
 fn write(sink: &mut impl Sink, run: u8, batch_ms: u64, values: &[&str]) {
-    sink.begin(BatchTime::from_ms(batch_ms)).expect("a begin");
+    sink.begin(BatchTime::from_ms(batch_ms), &[]).expect("a begin");
     sink.write(records(values)).expect("a task's output");
-    sink.prepare(&cursor(run, batch_ms), &[]).expect("a prepare");
+    sink.prepare(&cursor(run, batch_ms)).expect("a prepare");
     sink.commit().expect("a commit");
 }
 

@@ -233,7 +233,7 @@ impl Sink for FileSink {
         [REMEMBERED, path.as_os_str().as_bytes()].concat()
     }
 
-    fn begin(&mut self, batch: BatchTime) -> Result<()> {
+    fn begin(&mut self, batch: BatchTime, _: &[SourcePositions]) -> Result<()> {
         if self.lock.is_none() || !matches!(self.batch, Batch::None) {
             return Err(self.out_of_turn("begin"));
         }
@@ -261,7 +261,7 @@ impl Sink for FileSink {
         written
     }
 
-    fn prepare(&mut self, cursor: &Cursor, _positions: &[SourcePositions]) -> Result<()> {
+    fn prepare(&mut self, cursor: &Cursor) -> Result<()> {
         let (time, staged) = match std::mem::take(&mut self.batch) {
             Batch::Open { time, staged } => (time, staged),
             other => {

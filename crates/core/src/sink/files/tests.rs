@@ -40,9 +40,9 @@ fn open(directory: &Path) -> (FileSink, Option<BatchTime>) {
 }
 
 fn prepare(sink: &mut FileSink, batch: u64, lines: &[&str]) {
-    sink.begin(BatchTime::from_ms(batch)).unwrap();
+    sink.begin(BatchTime::from_ms(batch), &[]).unwrap();
     sink.write(records(lines)).unwrap();
-    sink.prepare(&cursor(batch), &[]).unwrap();
+    sink.prepare(&cursor(batch)).unwrap();
 }
 
 /// What a reader sees: names that do not begin with `_` or `.`, with the text of their parts.
@@ -69,12 +69,12 @@ fn h23_a_batch_appears_complete_at_its_commit() {
     let directory = TempDir::new().unwrap();
     let (mut sink, found) = open(directory.path());
     assert_eq!(found, None);
-    sink.begin(BatchTime::from_ms(1000)).unwrap();
+    sink.begin(BatchTime::from_ms(1000), &[]).unwrap();
     sink.write(records(&["a", "b"])).unwrap();
     sink.write(records(&[])).unwrap();
     sink.write(records(&["c"])).unwrap();
     assert_eq!(visible(directory.path()), batches([]));
-    sink.prepare(&cursor(1000), &[]).unwrap();
+    sink.prepare(&cursor(1000)).unwrap();
     assert_eq!(visible(directory.path()), batches([]));
     sink.commit().unwrap();
     assert_eq!(visible(directory.path()), batches([("batch-0000000001000", "a\nb\nc\n")]));
@@ -86,9 +86,9 @@ fn h23_a_batch_appears_complete_at_its_commit() {
 fn h23_an_empty_batch_moves_the_cursor_and_makes_no_directory() {
     let directory = TempDir::new().unwrap();
     let (mut sink, _) = open(directory.path());
-    sink.begin(BatchTime::from_ms(1000)).unwrap();
+    sink.begin(BatchTime::from_ms(1000), &[]).unwrap();
     sink.write(records(&[])).unwrap();
-    sink.prepare(&cursor(1000), &[]).unwrap();
+    sink.prepare(&cursor(1000)).unwrap();
     sink.commit().unwrap();
     assert_eq!(visible(directory.path()), batches([]));
     drop(sink);
@@ -149,9 +149,9 @@ fn an_aborted_batch_leaves_nothing_whatever_it_had_reached() {
     let directory = TempDir::new().unwrap();
     let (mut sink, _) = open(directory.path());
     sink.abort().unwrap();
-    sink.begin(BatchTime::from_ms(1000)).unwrap();
+    sink.begin(BatchTime::from_ms(1000), &[]).unwrap();
     sink.abort().unwrap();
-    sink.begin(BatchTime::from_ms(1000)).unwrap();
+    sink.begin(BatchTime::from_ms(1000), &[]).unwrap();
     sink.write(records(&["a"])).unwrap();
     sink.abort().unwrap();
     prepare(&mut sink, 1000, &["a"]);
@@ -169,9 +169,9 @@ fn large_output_is_divided_into_parts() {
     let mut sink = FileSink::text(directory.path()).part_limit_bytes(1 << 20);
     sink.fence(&start()).unwrap();
     let line = "x".repeat(999);
-    sink.begin(BatchTime::from_ms(1000)).unwrap();
+    sink.begin(BatchTime::from_ms(1000), &[]).unwrap();
     sink.write(records(&vec![line.as_str(); 3000])).unwrap();
-    sink.prepare(&cursor(1000), &[]).unwrap();
+    sink.prepare(&cursor(1000)).unwrap();
     sink.commit().unwrap();
     let batch = directory.path().join("batch-0000000001000");
     assert_eq!(fs::read_dir(batch).unwrap().count(), 3);
@@ -190,9 +190,9 @@ fn text_has_keys_and_json_has_not() {
         let directory = TempDir::new().unwrap();
         let mut sink = sink(directory.path().to_owned());
         sink.fence(&start()).unwrap();
-        sink.begin(BatchTime::from_ms(1)).unwrap();
+        sink.begin(BatchTime::from_ms(1), &[]).unwrap();
         sink.write(output.clone()).unwrap();
-        sink.prepare(&cursor(1), &[]).unwrap();
+        sink.prepare(&cursor(1)).unwrap();
         sink.commit().unwrap();
         assert_eq!(visible(directory.path())["batch-0000000000001"], text);
     }
@@ -233,9 +233,9 @@ fn a_directory_of_somebody_else_under_the_batchs_name_is_never_touched() {
     let directory = TempDir::new().unwrap();
     let (mut sink, _) = open(directory.path());
     fs::create_dir(directory.path().join("batch-0000000001000")).unwrap();
-    sink.begin(BatchTime::from_ms(1000)).unwrap();
+    sink.begin(BatchTime::from_ms(1000), &[]).unwrap();
     sink.write(records(&["a"])).unwrap();
-    let error = sink.prepare(&cursor(1000), &[]).unwrap_err();
+    let error = sink.prepare(&cursor(1000)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Restore);
     assert!(error.to_string().contains("batch-0000000001000"), "{error}");
     sink.abort().unwrap();
@@ -269,12 +269,12 @@ fn paths_that_cannot_be_written_are_named() {
 fn h20_a_failed_write_says_what_and_the_batch_can_be_written_again() {
     let directory = TempDir::new().unwrap();
     let (mut sink, _) = open(directory.path());
-    sink.begin(BatchTime::from_ms(1000)).unwrap();
+    sink.begin(BatchTime::from_ms(1000), &[]).unwrap();
     sink.write(records(&["a"])).unwrap();
     // A directory in the place of the part file stands for a disk that refuses.
     let part = sink.own().join("batch-0000000001000/part-00000");
     fs::create_dir(&part).unwrap();
-    let error = sink.prepare(&cursor(1000), &[]).unwrap_err();
+    let error = sink.prepare(&cursor(1000)).unwrap_err();
     assert!(error.to_string().contains(&part.display().to_string()), "{error}");
     assert_eq!(sink.commit().unwrap_err().kind(), ErrorKind::Program);
     sink.abort().unwrap();
