@@ -4,5 +4,6 @@
 mod joins;
 mod lifecycle;
 mod operators;
+mod savepoints;
 mod state;
 mod support;

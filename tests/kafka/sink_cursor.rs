@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use millpond_core::ErrorKind;
-use millpond_core::sink::{Sink, SourcePositions};
+use millpond_core::sink::{Cursor, Sink, SourcePositions};
+use millpond_core::{BatchTime, ErrorKind};
 use millpond_kafka::KafkaSink;
 use millpond_testkit::broker::{KafkaBroker, unique_name};
 use millpond_testkit::{Outgoing, Producer, Transaction, read_committed};
@@ -73,6 +73,25 @@ fn q9_a_crash_before_the_commit_leaves_nothing_and_after_it_everything() {
     let mut output = Output::new(&app, "counts", sink(&topic));
     assert_eq!(output.open().expect("a start"), 2000);
     assert_eq!(seen(brokers(), &topic), ["a=1", "a=2"]);
+}
+
+#[test]
+fn h25_a_deployment_that_took_a_sink_over_is_the_one_whose_cursor_counts() {
+    let (app, topic) = (unique_name("app"), topic(1));
+    let mut old = Output::new(&app, "counts", sink(&topic));
+    old.open().expect("a start");
+    old.batch(1000, &[("a", "1")]).expect("a batch");
+    old.batch(3000, &[("a", "3")]).expect("a batch");
+    // Begun from a savepoint of batch 1000.
+    let mut new = Output::new(&app, "counts", sink(&topic));
+    new.open().expect("a start");
+    new.sink.begin(BatchTime::from_ms(1000), &[]).expect("a beginning");
+    new.sink.prepare(&Cursor { deployment: [8; 16], ..cursor(1000, &[]) }).expect("prepared");
+    new.sink.commit().expect("introduced");
+    let mut started = Output::new(&app, "counts", sink(&topic));
+    started.peek().expect("a look");
+    let found = started.fence().expect("a cursor").expect("one is there");
+    assert_eq!((found.deployment, found.batch), ([8; 16], BatchTime::from_ms(1000)));
 }
 
 #[test]

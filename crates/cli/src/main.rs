@@ -5,6 +5,7 @@ mod demo;
 mod human;
 mod inspect;
 mod output;
+mod savepoint;
 mod verify;
 
 use std::path::PathBuf;
@@ -49,6 +50,18 @@ enum Command {
         /// The directory that the program gives to .directory(path)
         directory: PathBuf,
     },
+    /// Copy the newest checkpoint out of an application's directory, for others to begin from
+    #[command(
+        long_about = "Copy the newest checkpoint out of an application's directory, for others to begin from.\n\nEvery checksum is \
+                      compared. Changes nothing in the directory; the application may be running. What it has committed since that \
+                      checkpoint is not in the copy: stop it gracefully before, if that matters."
+    )]
+    Savepoint {
+        /// The directory that the program gives to .directory(path)
+        directory: PathBuf,
+        /// Where the savepoint goes: a directory that is empty or does not exist
+        target: PathBuf,
+    },
     /// The process that the demo kills
     #[command(hide = true)]
     DemoWorker(demo::WorkerOptions),
@@ -59,6 +72,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(options),
         Command::Inspect { directory, json } => inspect::run(&directory, json),
         Command::Verify { directory } => verify::run(&directory),
+        Command::Savepoint { directory, target } => savepoint::run(&directory, &target),
         Command::DemoWorker(options) => demo::work(options),
     };
     done.unwrap_or_else(|error| {

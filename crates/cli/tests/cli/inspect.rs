@@ -88,6 +88,25 @@ fn a_killed_application_is_shown_and_left_byte_for_byte_as_it_was() {
 }
 
 #[test]
+fn a_savepoint_is_copied_out_of_running_and_killed_applications() {
+    let pond = Pond::new();
+    let mut application = pond.start();
+    pond.feed("first.txt", "to be or not to be\n");
+    application.wait_for(&pond, "a checkpoint of all words", |found| found["operators"][0]["keys"] == 4);
+    let target = |name: &str| pond.directory().with_file_name(name).display().to_string();
+    let copied = millpond(["savepoint", &pond.shown(), &target("saved-live")]).succeeded().out;
+    assert!(copied.contains("every checksum compared"), "{copied}");
+    application.kill();
+    let before = pond.everything();
+    millpond(["savepoint", &pond.shown(), &target("saved-dead")]).succeeded();
+    assert!(before == pond.everything(), "the original is as it was");
+    // A savepoint can be verified like a directory.
+    millpond(["verify", &target("saved-dead")]).succeeded();
+    millpond(["savepoint", &pond.shown(), &target("saved-dead")]).failed(1, &["not empty"]);
+    millpond(["savepoint", &target("nowhere"), &target("saved-other")]).failed(1, &["there is no directory"]);
+}
+
+#[test]
 fn a_stopped_application_has_nothing_to_replay() {
     let pond = Pond::new();
     let mut application = pond.start();

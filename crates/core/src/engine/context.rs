@@ -166,6 +166,24 @@ impl Builder {
         self
     }
 
+    /// Starts a new directory from the savepoint at this path (`millpond savepoint`): with its state, at its positions in
+    /// the sources. A directory that exists already goes on from what it holds.
+    ///
+    /// It is a new deployment, also under the same application id: sinks must have no cursor of this application yet, so give it
+    /// an id or outputs of its own, or name the sinks with [`take_over_sink`](Builder::take_over_sink). What a receiver had logged
+    /// after the savepoint's batch is not in it.
+    pub fn from_savepoint(mut self, savepoint: impl Into<PathBuf>) -> Self {
+        self.settings.savepoint = Some(savepoint.into());
+        self
+    }
+
+    /// Says that the sink of this name may go back to the savepoint's batch, although another deployment has committed to it: what that
+    /// one wrote after the savepoint is written once more. The other deployment can never commit to the sink again.
+    pub fn take_over_sink(mut self, name: impl Into<String>) -> Self {
+        self.settings.taken_over.push(name.into());
+        self
+    }
+
     /// The clock; default the system's. For tests.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);

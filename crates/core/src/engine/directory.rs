@@ -17,6 +17,7 @@ use millpond_wal::DirectoryLock;
 use super::manifest::Manifest;
 use super::note;
 use super::rules;
+use super::savepoint;
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::BlockId;
@@ -76,7 +77,10 @@ impl Directory {
                 directory.options.partitions = created_with;
                 Manifest::decode(snapshot.meta())?
             }
-            None => directory.create(settings, zero)?,
+            None => match &settings.savepoint {
+                Some(savepoint) => directory.create_from(savepoint, settings)?,
+                None => directory.create(settings, zero)?,
+            },
         };
         rules::check_manifest(&directory.name(), &manifest, &settings.application, settings.interval_ms())?;
         Ok((directory, manifest))
@@ -143,21 +147,10 @@ impl Directory {
     /// A first checkpoint, empty, at zero time: from now on the directory has an identity. A process killed before
     /// its rename leaves a directory that the next start takes for new.
     fn create(&mut self, settings: &Settings, zero: BatchTime) -> Result<Manifest> {
-        let log = self.log_path();
-        if log.is_dir() && std::fs::read_dir(&log).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(Error::new(
-                ErrorKind::Restore,
-                format!(
-                    "{} holds a log but no checkpoint: its checkpoints were deleted. Restore them, or choose an empty directory",
-                    self.name()
-                ),
-            ));
-        }
-        let mut deployment = [0; 16];
-        random(&mut deployment)?;
+        self.check_no_log()?;
         let manifest = Manifest {
             application: settings.application.clone(),
-            deployment,
+            deployment: deployment()?,
             batch: zero,
             zero,
             interval_ms: settings.interval_ms(),
@@ -172,6 +165,53 @@ impl Directory {
         publish(&store, &*self.snapshots, &manifest)?;
         Ok(manifest)
     }
+
+    /// A first checkpoint that is a copy of a savepoint's: a new deployment with the old one's state and positions (hard case H25).
+    fn create_from(&mut self, savepoint: &Path, settings: &Settings) -> Result<Manifest> {
+        self.check_no_log()?;
+        let snapshot = savepoint::open(savepoint)?;
+        let partitions = snapshot.manifest().partitions as usize;
+        if let Some(wanted) = settings.partitions.filter(|&wanted| wanted != partitions) {
+            return Err(Error::configuration(format!(
+                "the savepoint in {} has {partitions} partitions, the settings say {wanted}: the number is fixed at creation",
+                savepoint.display()
+            )));
+        }
+        let manifest = Manifest {
+            application: settings.application.clone(),
+            deployment: deployment()?,
+            log: BlockId([0; 16]),
+            runs: Vec::new(),
+            // To this deployment all sinks are new.
+            sinks: Vec::new(),
+            ..Manifest::decode(snapshot.meta())?
+        };
+        self.options.partitions = partitions;
+        snapshot.copy_to(&*self.snapshots, &self.path.join("live"), manifest.encode())?;
+        Ok(manifest)
+    }
+
+    /// A log without a checkpoint is no new directory.
+    fn check_no_log(&self) -> Result<()> {
+        let log = self.log_path();
+        if log.is_dir() && std::fs::read_dir(&log).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(Error::new(
+                ErrorKind::Restore,
+                format!(
+                    "{} holds a log but no checkpoint: its checkpoints were deleted. Restore them, or choose an empty directory",
+                    self.name()
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The id of a new directory.
+fn deployment() -> Result<[u8; 16]> {
+    let mut id = [0; 16];
+    random(&mut id)?;
+    Ok(id)
 }
 
 /// Publishes a checkpoint of a store in which nothing has changed.
@@ -203,6 +243,12 @@ fn look_for_strangers(path: &Path) -> Result<()> {
     for entry in entries {
         let entry = entry.map_err(cannot)?;
         let name = entry.file_name();
+        if name == savepoint::MARKER {
+            return Err(Error::configuration(format!(
+                "{} is a savepoint: give the application a directory of its own and start it with from_savepoint(path)",
+                path.display()
+            )));
+        }
         let files = ["LOCK", note::NAME, note::NEW];
         let ours = files.iter().chain(&PARTS).any(|part| name == *part);
         if !ours {

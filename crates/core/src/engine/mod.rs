@@ -18,6 +18,7 @@ pub(crate) mod plans;
 mod recover;
 pub(crate) mod rules;
 mod running;
+pub(crate) mod savepoint;
 mod settings;
 mod status;
 mod workers;

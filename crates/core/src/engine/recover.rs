@@ -183,13 +183,13 @@ impl Driver {
         unplanned: Vec<(crate::source::BlockId, String)>,
     ) -> Result<()> {
         let starts = self.sink_starts();
-        let peeked = self.cursors(false, &starts)?;
+        let peeked = self.without_taken_over(self.cursors(false, &starts)?);
         self.check_cursors(&peeked)?;
         // From here on a copy of this directory can tell that we have run (H2).
         self.log.append(&LogEntry::Run(self.run))?;
         self.runs.push(self.run);
         fail::fail_point!("recovery-run-logged");
-        let fenced = self.cursors(true, &starts)?;
+        let fenced = self.without_taken_over(self.cursors(true, &starts)?);
         self.check_cursors(&fenced)?;
         fail::fail_point!("recovery-sinks-fenced");
 
@@ -274,6 +274,18 @@ impl Driver {
     fn cursors(&self, fence: bool, starts: &[SinkStart]) -> Result<Vec<Option<Cursor>>> {
         let starts = starts.to_vec();
         self.committer.ask(|answer| Order::Cursors { fence, starts, answer })?
+    }
+
+    /// The cursors without those of another deployment in sinks that this one, begun from a savepoint, may take over (H25).
+    fn without_taken_over(&self, cursors: Vec<Option<Cursor>>) -> Vec<Option<Cursor>> {
+        let may_take = |sink: &SinkInfo| {
+            let named = self.settings.taken_over.iter().any(|name| **name == *sink.name);
+            named && self.settings.savepoint.is_some() && !sink.introduced
+        };
+        let own = |(sink, cursor): (&SinkInfo, Option<Cursor>)| {
+            cursor.filter(|cursor| cursor.deployment == self.manifest.deployment || !may_take(sink))
+        };
+        self.sinks.iter().zip(cursors).map(own).collect()
     }
 
     fn stored<R>(&self, judge: impl FnOnce(&Stored<'_>, &crate::stream::Fingerprint) -> R) -> R {

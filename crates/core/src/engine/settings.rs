@@ -28,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) verify_in_background: bool,
     pub(crate) accept_changed_program: bool,
     pub(crate) removed: Vec<String>,
+    pub(crate) savepoint: Option<PathBuf>,
+    pub(crate) taken_over: Vec<String>,
 }
 
 impl Settings {
@@ -51,6 +53,8 @@ impl Settings {
             verify_in_background: true,
             accept_changed_program: false,
             removed: Vec::new(),
+            savepoint: None,
+            taken_over: Vec::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 //! `millpond verify` print.
 //!
 //! [`inspect`] tells where the three cursors stand, what is stored, and whether the next start would find all it needs; it
-//! reads the log but no state. [`verify`] reads everything and compares every checksum. Neither takes the lock nor writes. A
+//! reads the log but no state. [`verify`] reads everything and compares every checksum. [`savepoint`](savepoint()) copies the newest checkpoint out. None takes the lock or writes there. A
 //! process may be at work meanwhile: what it appends, renames and deletes under our hands is not taken for damage.
 //!
 //! `place` finds the parts of the directory, `checkpoints` and `log` read them, `judge` says what does not fit together.
@@ -13,6 +13,7 @@ mod log;
 mod place;
 mod positions;
 mod report;
+mod savepoint;
 mod verify;
 
 use std::path::Path;
@@ -21,6 +22,7 @@ pub use report::{
     Committed, CommittedFrom, InspectedCheckpoint, InspectedLog, InspectedOperator, InspectedSegment, InspectedSink,
     InspectedSource, Inspection, Position, Process,
 };
+pub use savepoint::{Savepoint, savepoint};
 pub use verify::{Verification, verify};
 
 use crate::engine::note;

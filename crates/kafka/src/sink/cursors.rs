@@ -228,8 +228,9 @@ impl Cursors {
                         let cursor = Cursor::decode(value).map_err(place)?;
                         let sink = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
                         let known: &mut Cursor = newest.entry(sink).or_insert_with(|| cursor.clone());
-                        // The newest is the one of the largest batch; of one batch the last.
-                        if cursor.batch >= known.batch {
+                        // The newest is the one of the largest batch; of one batch the last. A deployment that has taken the sink
+                        // over begins at an earlier batch.
+                        if cursor.batch >= known.batch || cursor.deployment != known.deployment {
                             *known = cursor;
                         }
                     }

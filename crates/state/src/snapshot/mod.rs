@@ -4,6 +4,7 @@
 //! [`MemorySnapshotStore`] in memory. Finding the newest usable one, checking it, and deleting what no
 //! manifest names any more are here, above the trait, and so the same for all.
 
+mod copy;
 mod local;
 mod manifest;
 mod memory;
