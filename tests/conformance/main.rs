@@ -4,6 +4,7 @@
 mod joins;
 mod lifecycle;
 mod operators;
+mod pushes;
 mod savepoints;
 mod state;
 mod support;

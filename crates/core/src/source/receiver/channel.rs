@@ -1,6 +1,7 @@
 //! Records that the program pushes in, each durable when its push is done.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -12,9 +13,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::intake::{Intake, Limits, Run};
+use super::intake::{Intake, Run};
+use super::limits::Limits;
 use super::partition;
 use super::payload::Codec;
+use super::sequences::Givers;
 use super::ticket::Ticket;
 use crate::error::Result;
 use crate::source::{FedRecord, Plan, PlanRequest, Replay, Source, SourcePartition, SourceStart};
@@ -41,7 +44,7 @@ pub(super) fn with_scratch<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
 /// Makes both ends of a channel: a source, and what pushes records into it.
 pub fn channel<T: Serialize + DeserializeOwned + Send + 'static>() -> (Pusher<T>, ChannelSource<T>) {
     let codec = Codec::values();
-    let intake = Intake::new(Limits::default(), codec.header());
+    let intake = Intake::new(Limits::default(), codec.header(), Givers::Many(BTreeMap::new()));
     (Pusher { intake: Arc::clone(&intake), codec }, ChannelSource { intake, codec })
 }
 
@@ -49,7 +52,8 @@ pub fn channel<T: Serialize + DeserializeOwned + Send + 'static>() -> (Pusher<T>
 ///
 /// A record whose push gave `Ok` is in the log and counts exactly once, whatever dies then. After an error of kind
 /// [`Retry`](crate::ErrorKind::Retry) it is not in the log. If the process dies, or the future is dropped, before the
-/// push was done, it may be: pushing it again may then count it twice.
+/// push was done, it may be: pushing it again may then count it twice. Where that matters, a push carries a number
+/// ([`push_once`](Pusher::push_once)).
 pub struct Pusher<T> {
     intake: Arc<Intake>,
     codec: Codec<T>,
@@ -63,12 +67,43 @@ impl<T> Pusher<T> {
     /// written to; [`Stopped`](crate::ErrorKind::Stopped) after its stop; [`Program`](crate::ErrorKind::Program) for a
     /// value that cannot be encoded.
     pub fn push(&self, record: T) -> Push<T> {
+        self.begin(record, None)
+    }
+
+    /// As [`push`](Pusher::push), counted once however often it is made: for a producer that makes a push again when it does
+    /// not know what became of it, after an error or as a process that was started anew.
+    ///
+    /// `producer` is a name of 1 to 200 bytes that stays the same over restarts, one of at most 10,000; its numbers grow from push to push. A push with
+    /// a number that is not above the last one in the log is done at once. The log and the checkpoints remember it.
+    ///
+    /// ```
+    /// # async fn f(pusher: millpond_core::source::Pusher<String>) -> millpond_core::Result<()> {
+    /// let next = pusher.last_sequence("till-7").map_or(0, |last| last + 1);
+    /// pusher.push_once("till-7", next, "a coffee".to_owned()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As those of [`push`](Pusher::push); [`Configuration`](crate::ErrorKind::Configuration) for a name that cannot be one and
+    /// for too many producers.
+    pub fn push_once(&self, producer: &str, sequence: u64, record: T) -> Push<T> {
+        self.begin(record, Some((producer.to_owned(), sequence)))
+    }
+
+    fn begin(&self, record: T, number: Option<(String, u64)>) -> Push<T> {
         let mut bytes = Vec::new();
         let step = match self.codec.append(&record, &mut bytes) {
-            Ok(()) => Step::Encoded(bytes),
+            Ok(()) => Step::Encoded(bytes, number),
             Err(error) => Step::Failed(error),
         };
         Push { intake: Arc::clone(&self.intake), step, record: PhantomData }
+    }
+
+    /// The last number of a producer that is in the log, also from earlier processes; `None` if there is none, or before the
+    /// context has started.
+    pub fn last_sequence(&self, producer: &str) -> Option<u64> {
+        self.intake.last_number(producer)
     }
 
     /// As [`push`](Pusher::push), for threads: comes back when the record is durable.
@@ -76,9 +111,21 @@ impl<T> Pusher<T> {
     /// # Errors
     /// As those of the future.
     pub fn push_blocking(&self, record: T) -> Result<()> {
+        self.store(&record, None)
+    }
+
+    /// As [`push_once`](Pusher::push_once), for threads: comes back when the record is durable.
+    ///
+    /// # Errors
+    /// As those of the future.
+    pub fn push_once_blocking(&self, producer: &str, sequence: u64, record: T) -> Result<()> {
+        self.store(&record, Some((producer, sequence)))
+    }
+
+    fn store(&self, record: &T, number: Option<(&str, u64)>) -> Result<()> {
         with_scratch(|bytes| {
-            self.codec.append(&record, bytes)?;
-            self.intake.store_durably(Run { bytes, records: 1, position: &[] })
+            self.codec.append(record, bytes)?;
+            self.intake.store_durably(Run { bytes, records: 1, position: &[], number })
         })?;
         fail::fail_point!(super::failpoints::SOURCE_ACKNOWLEDGED);
         Ok(())
@@ -107,7 +154,8 @@ pub struct Push<T> {
 }
 
 enum Step {
-    Encoded(Vec<u8>),
+    /// With who pushes it, and under which number.
+    Encoded(Vec<u8>, Option<(String, u64)>),
     Logged(Arc<Ticket>),
     Failed(crate::error::Error),
     Done,
@@ -119,14 +167,15 @@ impl<T> Future for Push<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
             match std::mem::replace(&mut self.step, Step::Done) {
-                Step::Encoded(bytes) => {
-                    let run = Run { bytes: &bytes, records: 1, position: &[] };
+                Step::Encoded(bytes, number) => {
+                    let of = number.as_ref().map(|(producer, number)| (&**producer, *number));
+                    let run = Run { bytes: &bytes, records: 1, position: &[], number: of };
                     match self.intake.poll_add(run, context) {
                         Poll::Ready(Ok(Some(ticket))) => self.step = Step::Logged(ticket),
                         Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                         Poll::Pending => {
-                            self.step = Step::Encoded(bytes);
+                            self.step = Step::Encoded(bytes, number);
                             return Poll::Pending;
                         }
                     }

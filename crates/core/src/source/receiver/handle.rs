@@ -42,7 +42,7 @@ impl<T> ReceiverHandle<T> {
     pub fn store(&self, record: T) -> Result<()> {
         super::channel::with_scratch(|bytes| {
             self.codec.append(&record, bytes)?;
-            self.intake.store(Run { bytes, records: 1, position: &[] })
+            self.intake.store(Run { bytes, records: 1, position: &[], number: None })
         })
     }
 
@@ -65,7 +65,7 @@ impl<T> ReceiverHandle<T> {
         }
         super::channel::with_scratch(|bytes| {
             records.iter().try_for_each(|record| self.codec.append(record, bytes))?;
-            self.intake.store_durably(Run { bytes, records: records.len() as u64, position })
+            self.intake.store_durably(Run { bytes, records: records.len() as u64, position, number: None })
         })?;
         fail::fail_point!(super::failpoints::SOURCE_ACKNOWLEDGED);
         Ok(())
@@ -79,7 +79,7 @@ impl<T> ReceiverHandle<T> {
                 append_raw(record, cut, bytes);
                 count += 1;
             }
-            self.intake.store(Run { bytes, records: count, position: &[] })
+            self.intake.store(Run { bytes, records: count, position: &[], number: None })
         })
     }
 

@@ -12,7 +12,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::super::{BlockId, Plan, PlanRequest, SourceEvents, SourceStart};
+use super::limits::Limits;
 use super::rate::RateLimiter;
+use super::sequences::{self, Givers, Push, Sequences};
 use super::ticket::{Ticket, Told};
 use super::tracker::{Tracker, Waiting};
 use crate::clock::Clock;
@@ -24,28 +26,6 @@ use crate::time::BatchTime;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long planning waits for blocks that are on their way into the log.
 const PLAN_WAIT: Duration = Duration::from_millis(500);
-
-/// The settings of an intake.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    pub(crate) block_interval: Duration,
-    pub(crate) block_bytes: usize,
-    pub(crate) group_bytes: usize,
-    pub(crate) blocks_waiting: usize,
-    pub(crate) max_rate: Option<u64>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            block_interval: Duration::from_millis(200),
-            block_bytes: 1 << 20,
-            group_bytes: 8 << 20,
-            blocks_waiting: 10,
-            max_rate: None,
-        }
-    }
-}
 
 /// What an intake has since its start.
 #[derive(Clone)]
@@ -63,6 +43,8 @@ pub(crate) struct Run<'a> {
     pub(crate) records: u64,
     /// The giver's position after these records; empty for none.
     pub(crate) position: &'a [u8],
+    /// Who pushes it, and under which number, so that it counts once however often it is pushed.
+    pub(crate) number: Option<(&'a str, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +64,8 @@ pub(super) struct Block {
     pub(super) payload: Vec<u8>,
     pub(super) records: u64,
     pub(super) position: Vec<u8>,
+    /// The last numbers of producers in it.
+    pub(super) numbers: BTreeMap<String, u64>,
     /// Somebody waits for it. Then a failure is theirs to deal with; else the block is kept and tried again.
     pub(super) ticket: Option<Arc<Ticket>>,
     /// When its interval ends.
@@ -104,6 +88,7 @@ pub(super) struct State {
     pub(super) rate: RateLimiter,
     room_wakers: Vec<Waker>,
     pub(super) tracker: Tracker,
+    pub(super) sequences: Sequences,
     outside: Option<Outside>,
 }
 
@@ -121,10 +106,12 @@ enum Added {
     Yes(Option<Arc<Ticket>>),
     /// There is no room, or no permit before this time.
     Wait(Option<u64>),
+    /// The block of this ticket has to come to its end before.
+    After(Arc<Ticket>),
 }
 
 impl Intake {
-    pub(crate) fn new(limits: Limits, header: [u8; 2]) -> Arc<Self> {
+    pub(crate) fn new(limits: Limits, header: [u8; 2], givers: Givers) -> Arc<Self> {
         let state = State {
             phase: Phase::Created,
             header,
@@ -136,7 +123,8 @@ impl Intake {
             next_number: 0,
             rate: RateLimiter::new(None, 0),
             room_wakers: Vec::new(),
-            tracker: Tracker::default(),
+            tracker: Tracker::new(givers),
+            sequences: Sequences::default(),
             outside: None,
         };
         Arc::new(Intake { limits, patient: AtomicBool::new(true), state: Mutex::new(state), changed: Condvar::new() })
@@ -144,13 +132,12 @@ impl Intake {
 
     /// Opens for records, after what earlier starts left in the log.
     pub(crate) fn start(self: &Arc<Self>, start: &SourceStart) -> Result<()> {
-        let mut tracker = Tracker::default();
-        tracker.recover(start.positions.as_deref());
+        let mut blocks = Vec::with_capacity(start.unplanned.len());
         for &id in &start.unplanned {
             // Only looked at: the batch reads it again, so that a long queue does not fill the memory.
             let block = start.blocks.read(id)?;
             let bytes = block.payload.len() as u64;
-            tracker.add(id, Waiting { records: block.records, bytes, position: block.position }, None);
+            blocks.push((id, Waiting { records: block.records, bytes, position: block.position }));
         }
         let intake = Arc::downgrade(self);
         start.clock.on_change(Box::new(move || {
@@ -162,7 +149,7 @@ impl Intake {
         if state.phase != Phase::Created {
             return Err(Error::new(ErrorKind::Program, "a source was started twice"));
         }
-        state.tracker = tracker;
+        state.recover(start, blocks)?;
         state.rate = RateLimiter::new(self.limits.max_rate, start.clock.now_ms());
         state.outside = Some(Outside {
             source: start.name.as_str().into(),
@@ -194,22 +181,36 @@ impl Intake {
             match self.try_add(&mut state, run, reliable)? {
                 Added::Yes(ticket) => return Ok(ticket),
                 Added::Wait(until_ms) => state = self.wait(state, until_ms),
+                Added::After(ticket) => {
+                    drop(state);
+                    // Whatever became of it, its numbers are settled.
+                    let _ = ticket.wait();
+                    state = self.lock();
+                }
             }
         }
     }
 
     /// As [`store_durably`](Intake::store_durably) up to the ticket, for futures: never waits.
     pub(crate) fn poll_add(&self, run: Run<'_>, context: &Context<'_>) -> Poll<Result<Option<Arc<Ticket>>>> {
-        let mut state = self.lock();
-        match self.try_add(&mut state, run, true) {
-            Ok(Added::Yes(ticket)) => Poll::Ready(Ok(ticket)),
-            Err(error) => Poll::Ready(Err(error)),
-            Ok(Added::Wait(_)) => {
-                state.room_wakers.push(context.waker().clone());
-                drop(state);
-                // The logger keeps the time until the next permit.
-                self.changed.notify_all();
-                Poll::Pending
+        loop {
+            let mut state = self.lock();
+            match self.try_add(&mut state, run, true) {
+                Ok(Added::Yes(ticket)) => return Poll::Ready(Ok(ticket)),
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(Added::After(ticket)) => {
+                    drop(state);
+                    if ticket.poll(context).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+                Ok(Added::Wait(_)) => {
+                    state.room_wakers.push(context.waker().clone());
+                    drop(state);
+                    // The logger keeps the time until the next permit.
+                    self.changed.notify_all();
+                    return Poll::Pending;
+                }
             }
         }
     }
@@ -231,6 +232,15 @@ impl Intake {
         if state.building.as_ref().is_some_and(|block| !fits(block)) && !self.cut(state) {
             return Ok(Added::Wait(None));
         }
+        if let Some((producer, number)) = run.number {
+            let building = state.building.as_ref().and_then(|block| block.ticket.as_ref());
+            match state.sequences.look(producer, number, building)? {
+                Push::New => {}
+                Push::Logged => return Ok(Added::Yes(None)),
+                Push::UnderWay(ticket) => return Ok(Added::Yes(Some(ticket))),
+                Push::After(ticket) => return Ok(Added::After(ticket)),
+            }
+        }
         if let Err(until_ms) = state.rate.take(run.records, now_ms) {
             return Ok(Added::Wait(Some(until_ms)));
         }
@@ -247,6 +257,7 @@ impl Intake {
                     payload: state.header.to_vec(),
                     records: 0,
                     position: Vec::new(),
+                    numbers: BTreeMap::new(),
                     ticket: reliable.then(Arc::default),
                     due_ms: (now_ms / interval_ms + 1) * interval_ms,
                 })
@@ -258,6 +269,10 @@ impl Intake {
             block.position = run.position.to_vec();
         }
         let ticket = block.ticket.clone();
+        if let Some(((producer, number), ticket)) = run.number.zip(ticket.clone()) {
+            block.numbers.insert(producer.to_owned(), number);
+            state.sequences.add(producer, number, ticket);
+        }
         if block.payload.len() >= self.limits.block_bytes {
             self.cut(state);
         }
@@ -388,6 +403,11 @@ impl Intake {
         state.tracker.is_waiting() || state.unlogged() > 0
     }
 
+    /// The last number of a producer that is in the log, also from earlier processes.
+    pub(crate) fn last_number(&self, producer: &str) -> Option<u64> {
+        self.lock().sequences.last(producer)
+    }
+
     pub(crate) fn last_position(&self) -> Option<Vec<u8>> {
         self.lock().tracker.last_position()
     }
@@ -423,6 +443,19 @@ impl Intake {
 }
 
 impl State {
+    /// Takes up what earlier starts have left in the log.
+    fn recover(&mut self, start: &SourceStart, blocks: Vec<(BlockId, Waiting)>) -> Result<()> {
+        self.tracker.recover(start.positions.as_deref())?;
+        if let Some(planned) = self.tracker.numbers() {
+            self.sequences.are_logged(planned.clone());
+            for (_, block) in blocks.iter().filter(|(_, block)| !block.position.is_empty()) {
+                self.sequences.are_logged(sequences::decode(&block.position)?);
+            }
+        }
+        blocks.into_iter().for_each(|(id, block)| self.tracker.add(id, block, None));
+        Ok(())
+    }
+
     fn check_open(&self) -> Result<&Outside> {
         if let Some((told, _)) = &self.failing {
             return Err(told.error().context("records cannot be logged"));

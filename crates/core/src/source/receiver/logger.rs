@@ -1,10 +1,12 @@
 //! The thread that takes complete blocks to the log, in order, a few at once, so that they share
 //! its syncs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 
 use super::intake::{Block, Intake, Outside, Phase};
+use super::sequences;
 use super::ticket::Told;
 use super::tracker::Waiting;
 use crate::error::{Error, ErrorKind, Result};
@@ -72,7 +74,8 @@ fn log(intake: &Arc<Intake>, block: Block, outside: &Outside) {
     if let Err(error) = take_budget(intake, bytes, outside) {
         return refused(intake, block, error, outside);
     }
-    let Block { number, payload, records, position, ticket, due_ms } = block;
+    let Block { number, payload, records, position, numbers, ticket, due_ms } = block;
+    let position = if numbers.is_empty() { position } else { sequences::encode(&numbers) };
     let kept: Arc<[u8]> = payload.as_slice().into();
     let intake = Arc::clone(intake);
     let outside_then = outside.clone();
@@ -81,14 +84,15 @@ fn log(intake: &Arc<Intake>, block: Block, outside: &Outside) {
         Ok(id) => {
             fail::fail_point!(super::failpoints::BLOCK_SYNCED);
             let block = Waiting { records, bytes, position: position_then };
-            logged(&intake, number, id, block, kept, &outside_then);
+            logged(&intake, number, id, block, kept, numbers, &outside_then);
             if let Some(ticket) = ticket {
                 ticket.complete(Ok(()));
             }
         }
         Err(error) => {
             outside_then.log.budget().give_back(bytes);
-            let block = Block { number, payload: kept.to_vec(), records, position: position_then, ticket, due_ms };
+            let block =
+                Block { number, payload: kept.to_vec(), records, position: position_then, numbers, ticket, due_ms };
             refused(&intake, block, error, &outside_then);
         }
     });
@@ -117,13 +121,22 @@ fn take_budget(intake: &Intake, bytes: u64, outside: &Outside) -> Result<()> {
 }
 
 /// A block is durable.
-fn logged(intake: &Intake, number: u64, id: BlockId, block: Waiting, payload: Arc<[u8]>, outside: &Outside) {
+fn logged(
+    intake: &Intake,
+    number: u64,
+    id: BlockId,
+    block: Waiting,
+    payload: Arc<[u8]>,
+    numbers: BTreeMap<String, u64>,
+    outside: &Outside,
+) {
     let mut state = intake.lock();
     state.under_way.remove(&number);
     if state.phase == Phase::Abandoned {
         outside.log.budget().give_back(block.bytes);
     } else {
         state.failing = None;
+        state.sequences.are_logged(numbers);
         state.tracker.add(id, block, Some(payload));
     }
     intake.wake_all(state);
@@ -149,6 +162,7 @@ fn refused(intake: &Intake, block: Block, error: Error, outside: &Outside) {
             state.phase = Phase::Abandoned;
             intake.hurry();
         }
+        state.sequences.are_lost(&block.numbers);
         Some(block)
     };
     intake.wake_all(state);

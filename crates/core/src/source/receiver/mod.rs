@@ -3,16 +3,18 @@
 //! A program implements [`Receiver`], whose handle stores records; or it pushes records itself
 //! (`channel`). `intake` gathers records into blocks, `logger` takes them to the log, `tracker` from
 //! there to the batch, `partition` reads them, `payload` is their encoding, `rate` limits them,
-//! `ticket` is what waits, `lifecycle` starts and stops the receiver.
+//! `sequences` knows where their givers stand, `ticket` is what waits, `lifecycle` starts and stops the receiver.
 
 mod channel;
 mod handle;
 mod intake;
 mod lifecycle;
+mod limits;
 mod logger;
 mod partition;
 mod payload;
 mod rate;
+mod sequences;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -30,8 +32,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use self::intake::{Intake, Limits};
+use self::intake::Intake;
 use self::lifecycle::Lifecycle;
+use self::limits::Limits;
+use self::sequences::Givers;
 use super::refusal::OnRefused;
 use super::{FedRecord, Plan, PlanRequest, Replay, Source, SourcePartition, SourceStart};
 use crate::error::{Error, ErrorKind, Result};
@@ -124,7 +128,7 @@ impl<R: Receiver> ReceiverSource<R> {
             codec,
             kind,
             identity,
-            intake: Intake::new(limits.clone(), codec.header()),
+            intake: Intake::new(limits.clone(), codec.header(), Givers::One(Vec::new())),
             limits,
             stop_limit: Duration::from_secs(10),
             restart_delay: Duration::from_secs(2),
@@ -206,7 +210,7 @@ impl<R: Receiver> ReceiverSource<R> {
     /// Changes a limit; the source has not started, so its intake can be made again.
     fn limit(mut self, change: impl FnOnce(&mut Limits)) -> Self {
         change(&mut self.limits);
-        self.intake = Intake::new(self.limits.clone(), self.codec.header());
+        self.intake = Intake::new(self.limits.clone(), self.codec.header(), Givers::One(Vec::new()));
         self
     }
 }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use super::super::planned::PlannedBatches;
 use super::super::{BlockId, PartitionPosition, Plan, PlanRequest};
+use super::sequences::Givers;
 use crate::bytes::{Reader, Writer};
 use crate::error::Result;
 use crate::time::BatchTime;
 
 const VERSION: u8 = 1;
-/// The one partition of a receiver: where its giver stands.
-const PARTITION: &str = "receiver";
 /// Blocks share a partition of the batch up to so many bytes.
 const PARTITION_BYTES: u64 = 256 << 10;
 
@@ -28,22 +27,26 @@ pub(crate) struct Waiting {
 }
 
 /// Which blocks wait, which are planned, and the bytes of those that came in this process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tracker {
     waiting: BTreeMap<BlockId, Waiting>,
     memory: HashMap<BlockId, Arc<[u8]>>,
     planned: PlannedBatches,
-    /// The giver's position after the newest planned block.
-    position: Vec<u8>,
+    /// Where the givers stand after the newest planned block.
+    givers: Givers,
 }
 
 impl Tracker {
+    pub(crate) fn new(givers: Givers) -> Self {
+        Tracker { waiting: BTreeMap::new(), memory: HashMap::new(), planned: PlannedBatches::default(), givers }
+    }
+
     /// Goes on after a restart, from the positions of the newest plan.
-    pub(crate) fn recover(&mut self, positions: Option<&[PartitionPosition]>) {
-        *self = Tracker::default();
-        if let Some(position) = positions.and_then(<[_]>::first) {
-            self.position.clone_from(&position.position);
-        }
+    pub(crate) fn recover(&mut self, positions: Option<&[PartitionPosition]>) -> Result<()> {
+        self.waiting.clear();
+        self.memory.clear();
+        self.planned = PlannedBatches::default();
+        self.givers.recover(positions.unwrap_or_default())
     }
 
     /// A block is durable. `payload` if it is in memory.
@@ -80,12 +83,10 @@ impl Tracker {
                 }
             }
             partition_bytes += block.bytes;
-            if !block.position.is_empty() {
-                self.position = block.position;
-            }
+            self.givers.pass(block.position)?;
         }
         plan.read = if partitions.is_empty() { Vec::new() } else { encode(&partitions) };
-        plan.positions = vec![PartitionPosition { partition: PARTITION.into(), position: self.position.clone() }];
+        plan.positions = self.givers.positions();
         self.planned.keep(request.time, &plan);
         Ok(plan)
     }
@@ -110,10 +111,22 @@ impl Tracker {
         !self.waiting.is_empty()
     }
 
+    /// The last planned number of each producer, where there are many givers.
+    pub(crate) fn numbers(&self) -> Option<&BTreeMap<String, u64>> {
+        match &self.givers {
+            Givers::One(_) => None,
+            Givers::Many(numbers) => Some(numbers),
+        }
+    }
+
     /// The giver's position after the newest durable block; `None` if it never gave one.
     pub(crate) fn last_position(&self) -> Option<Vec<u8>> {
         let newest = self.waiting.values().rev().map(|block| &block.position).find(|position| !position.is_empty());
-        Some(newest.unwrap_or(&self.position).clone()).filter(|position| !position.is_empty())
+        let planned = match &self.givers {
+            Givers::One(position) => position,
+            Givers::Many(_) => return None,
+        };
+        Some(newest.unwrap_or(planned).clone()).filter(|position| !position.is_empty())
     }
 }
 
@@ -167,7 +180,7 @@ mod tests {
 
     #[test]
     fn m2_a_plan_takes_what_waits_and_planning_again_changes_nothing() {
-        let mut tracker = Tracker::default();
+        let mut tracker = Tracker::new(Givers::One(Vec::new()));
         add(&mut tracker, 1..=5);
         let first = tracker.plan(&request(1000)).unwrap();
         assert_eq!(first.blocks, (1..=5).map(id).collect::<Vec<_>>());
@@ -195,7 +208,7 @@ mod tests {
 
     #[test]
     fn blocks_are_planned_in_the_order_of_the_log() {
-        let mut tracker = Tracker::default();
+        let mut tracker = Tracker::new(Givers::One(Vec::new()));
         for n in [3, 1, 2] {
             add(&mut tracker, n..=n);
         }
@@ -204,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_limit_on_records_is_kept_by_whole_blocks_and_one_goes_always() {
-        let mut tracker = Tracker::default();
+        let mut tracker = Tracker::new(Givers::One(Vec::new()));
         add(&mut tracker, 1..=5);
         let limited = |time, max| PlanRequest { max_records: Some(max), ..request(time) };
         assert_eq!(tracker.plan(&limited(1000, 25)).unwrap().blocks.len(), 2);
@@ -213,7 +226,7 @@ mod tests {
 
     #[test]
     fn small_blocks_share_a_partition() {
-        let mut tracker = Tracker::default();
+        let mut tracker = Tracker::new(Givers::One(Vec::new()));
         for n in 1..=5 {
             let block = Waiting { records: u64::from(n), bytes: PARTITION_BYTES / 2, position: vec![] };
             tracker.add(id(n), block, None);
@@ -225,7 +238,7 @@ mod tests {
 
     #[test]
     fn memory_is_given_back_on_release() {
-        let mut tracker = Tracker::default();
+        let mut tracker = Tracker::new(Givers::One(Vec::new()));
         add(&mut tracker, 1..=2);
         tracker.plan(&request(1000)).unwrap();
         add(&mut tracker, 3..=3);
@@ -237,12 +250,12 @@ mod tests {
 
     #[test]
     fn the_last_position_is_that_of_the_newest_durable_block() {
-        let mut tracker = Tracker::default();
+        let mut tracker = Tracker::new(Givers::One(Vec::new()));
         assert_eq!(tracker.last_position(), None);
         add(&mut tracker, 1..=2);
         assert_eq!(tracker.last_position(), Some(vec![2]));
         let positions = tracker.plan(&request(1000)).unwrap().positions;
-        tracker.recover(Some(&positions));
+        tracker.recover(Some(&positions)).unwrap();
         assert_eq!(tracker.last_position(), Some(vec![2]));
     }
 }
