@@ -8,3 +8,4 @@ mod pushes;
 mod savepoints;
 mod state;
 mod support;
+mod windows;

@@ -211,15 +211,20 @@ impl Builder {
         let Builder { settings, clock, mut hooks } = self;
         settings.validate()?;
         let log = hooks.log.take();
-        let graph = Graph::new(Replace::of(hooks));
+        let graph = Graph::new(Replace::of(hooks), settings.batch_interval);
         let returned = describe(&graph)?;
         let parts = graph.finish()?;
         check_guarantees(&parts)?;
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let zero = BatchTime::from_ms(clock.now_ms()).floor(settings.batch_interval);
         if settings.directory.is_none() {
-            let keepers: Vec<String> =
-                parts.operators.iter().map(|operator| format!("`{}`", operator.name())).collect();
+            let keepers: Vec<String> = parts
+                .operators
+                .iter()
+                .map(|operator| operator.name())
+                .filter(|name| !name.contains('/'))
+                .map(|name| format!("`{name}`"))
+                .collect();
             let keepers =
                 if keepers.is_empty() { "the log".to_owned() } else { format!("the state of {}", keepers.join(", ")) };
             return Err(Error::configuration(format!(

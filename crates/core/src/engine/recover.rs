@@ -62,7 +62,8 @@ impl Start {
         // 3. The sinks: each says what it has committed, first without disturbing anybody.
         let mut run = [0; 16];
         directory::random(&mut run)?;
-        let GraphParts { sources, operators, sinks, outputs, fingerprint, needs_every_batch } = parts;
+        let GraphParts { sources, operators, sinks, outputs, upkeep, windows, fingerprint, needs_every_batch } = parts;
+        super::rules::check_interval(&windows, manifest.interval_ms, settings.interval_ms())?;
         let infos: Vec<SinkInfo> = sinks
             .iter()
             .map(|entry| {
@@ -85,7 +86,9 @@ impl Start {
         let executor = Arc::new(Executor::new(Pool::new(settings.threads(), &name)?, settings.task_attempts));
         let computer = Computer {
             outputs,
+            upkeep,
             executor,
+            zero: manifest.zero,
             partitions: directory.partitions(),
             shards: directory::SHARDS,
             every_batch: needs_every_batch,
@@ -336,7 +339,9 @@ impl Driver {
 
     /// State and sinks that the checkpoint knows and the program does not: only with the operator's word.
     fn check_removed(&self, committed: BatchTime) -> Result<()> {
-        let allowed = |name: &str| self.settings.removed.iter().any(|removed| removed == name);
+        // A window keeps its panes beside its keys, under `name/panes`.
+        let of = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+        let allowed = |name: &str| self.settings.removed.iter().any(|removed| *removed == of(name));
         let refuse = |what: String| {
             Err(Error::configuration(format!(
                 "{what}. Put it back, or say that it was removed on purpose: .removed(name) on the builder"
@@ -347,7 +352,7 @@ impl Driver {
             if !allowed(&operator.name) {
                 return refuse(format!(
                     "operator `{}` keeps {} keys in {}, but is not in the program any more",
-                    operator.name,
+                    of(&operator.name),
                     operator.keys,
                     self.directory.name()
                 ));

@@ -155,6 +155,17 @@ pub(crate) fn check_manifest(directory: &str, manifest: &Manifest, application: 
     Ok(())
 }
 
+/// Windows stand on the grid of the batch interval: with another one their slides would not be met (hard case H18).
+pub(crate) fn check_interval(windows: &[std::sync::Arc<str>], was_ms: u64, is_ms: u64) -> Result<()> {
+    match windows.first() {
+        Some(window) if was_ms != is_ms => Err(Error::configuration(format!(
+            "the batch interval was {was_ms} ms and is now {is_ms} ms, and window `{window}` stands on it. Keep the old \
+             interval, or start with a new directory"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -81,7 +81,10 @@ pub(crate) enum Computed {
 /// What the computing thread needs of the graph and of the settings.
 pub(crate) struct Computer {
     pub(crate) outputs: Vec<Box<dyn Output>>,
+    /// What windows do after them.
+    pub(crate) upkeep: Vec<Box<dyn Output>>,
     pub(crate) executor: Arc<Executor>,
+    pub(crate) zero: BatchTime,
     pub(crate) partitions: usize,
     pub(crate) shards: u16,
     pub(crate) every_batch: bool,
@@ -136,10 +139,19 @@ impl Computer {
     }
 
     fn compute_one(&self, batch: BatchTime, inputs: Vec<Input>, outputs: &BatchOutputs) -> Result<()> {
-        let env = RddEnv { executor: self.executor.clone(), batch, partitions: self.partitions, shards: self.shards };
+        let env = RddEnv {
+            executor: self.executor.clone(),
+            batch,
+            zero: self.zero,
+            partitions: self.partitions,
+            shards: self.shards,
+        };
         let run = BatchRun::new(Arc::new(env), inputs);
         self.outputs.iter().try_for_each(|output| {
             output.run(&run, outputs).map_err(|error| error.context(format!("output `{}`", output.name())))
+        })?;
+        self.upkeep.iter().try_for_each(|window| {
+            window.run(&run, outputs).map_err(|error| error.context(format!("window `{}`", window.name())))
         })
     }
 }

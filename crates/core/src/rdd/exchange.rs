@@ -123,7 +123,7 @@ impl<B: Send + 'static> Stage for Exchange<B> {
     }
 }
 
-/// All partitions of an `Rdd` brought together as one, in order.
+/// Partitions of an `Rdd` brought together, in order.
 struct Gather<T> {
     exchange: Arc<Exchange<Vec<Vec<T>>>>,
 }
@@ -131,14 +131,21 @@ struct Gather<T> {
 impl<T: Send + 'static> Rdd<T> {
     /// One partition that holds the records of all, in order.
     pub(crate) fn gather(self) -> Rdd<T> {
+        self.spread(1)
+    }
+
+    /// So many partitions: partition `m` goes to partition `m` modulo `readers`, in order.
+    pub(crate) fn spread(self, readers: usize) -> Rdd<T> {
         let env = self.env.clone();
-        let exchange = Exchange::new(self, 1, |parent, m, task| {
+        let exchange = Exchange::new(self, readers, move |parent, m, task| {
             let mut chunks = Vec::new();
             parent.op.compute(m, task, &mut |chunk| {
                 chunks.push(chunk);
                 Ok(())
             })?;
-            Ok(vec![chunks])
+            let mut buckets: Vec<Vec<Vec<T>>> = (0..readers).map(|_| Vec::new()).collect();
+            buckets[m % readers] = chunks;
+            Ok(buckets)
         });
         Rdd::new(env, Gather { exchange })
     }
@@ -146,7 +153,7 @@ impl<T: Send + 'static> Rdd<T> {
 
 impl<T: Send + 'static> Compute<T> for Gather<T> {
     fn partitions(&self) -> usize {
-        1
+        self.exchange.readers()
     }
 
     fn dependencies(&self) -> Vec<Arc<dyn Stage>> {

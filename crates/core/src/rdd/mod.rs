@@ -14,6 +14,7 @@ mod keyed;
 mod narrow;
 mod shared;
 mod sources;
+mod top;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use crate::time::BatchTime;
 pub use keyed::{Key, Value};
 
 pub(crate) use bucket::Bucket;
+pub(crate) use combine::CombineTable;
 pub(crate) use exchange::Exchange;
 pub(crate) use keyed::{Keyed, KeyedExchange, shuffle};
 pub(crate) use sources::{Refused, SourceRdd};
@@ -58,10 +60,19 @@ impl<T> std::fmt::Debug for Rdd<T> {
 pub(crate) struct RddEnv {
     pub(crate) executor: Arc<Executor>,
     pub(crate) batch: BatchTime,
+    /// The zero time of the directory: slides count from it.
+    pub(crate) zero: BatchTime,
     /// Partitions of a shuffle: fixed when the directory was created (H13).
     pub(crate) partitions: usize,
     /// Shards of the state: likewise.
     pub(crate) shards: u16,
+}
+
+impl RddEnv {
+    /// Whether a stream of this slide has something in the batch.
+    pub(crate) fn is_slide(&self, slide_ms: u64) -> bool {
+        (self.batch.as_ms() - self.zero.as_ms().min(self.batch.as_ms())).is_multiple_of(slide_ms)
+    }
 }
 
 /// How an `Rdd` computes its partitions.

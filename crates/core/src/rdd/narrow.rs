@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{CHUNK, Compute, Out, Rdd};
+use super::{CHUNK, Compute, Out, Rdd, RddEnv};
 use crate::error::Result;
 use crate::exec::{Stage, Task};
 
@@ -141,6 +141,13 @@ impl<T: Send + 'static> Rdd<T> {
     pub fn union(self, other: Rdd<T>) -> Rdd<T> {
         let env = self.env.clone();
         Rdd::new(env, Union { parents: vec![self, other] })
+    }
+}
+
+impl<T: Send + 'static> Rdd<T> {
+    /// No partition at all: what a stream has in a batch between its slides.
+    pub(crate) fn nothing(env: Arc<RddEnv>) -> Rdd<T> {
+        Rdd::new(env, Union { parents: Vec::new() })
     }
 }
 

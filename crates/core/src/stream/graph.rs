@@ -1,11 +1,12 @@
 //! The graph of a pipeline while it is described, and what the engine gets of it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::{AnyOperator, AnySource, Output};
 use crate::error::{Error, Result};
@@ -27,6 +28,10 @@ struct Described {
     /// For each source: the memo of its refused records, if the program reads them.
     refused: RefCell<Vec<Arc<OnceLock<usize>>>>,
     replace: Replace,
+    /// The batch interval: the slide of every stream that has no other.
+    interval_ms: u64,
+    /// The slide of what is named, in milliseconds.
+    slides: RefCell<HashMap<Arc<str>, u64>>,
 }
 
 /// What stands in for a source.
@@ -52,6 +57,10 @@ pub(crate) struct GraphParts {
     pub(crate) sinks: Vec<SinkEntry>,
     /// In the order of registration.
     pub(crate) outputs: Vec<Box<dyn Output>>,
+    /// What windows do in each batch after the outputs, whether those have asked for them or not.
+    pub(crate) upkeep: Vec<Box<dyn Output>>,
+    /// The windows by name: they stand on the batch interval.
+    pub(crate) windows: Vec<Arc<str>>,
     pub(crate) fingerprint: Fingerprint,
     /// Whether some operator has to be called for every batch, also of a stretch without input.
     pub(crate) needs_every_batch: bool,
@@ -87,13 +96,15 @@ impl Fingerprint {
 }
 
 impl Graph<'_> {
-    pub(crate) fn new(replace: Replace) -> Self {
+    pub(crate) fn new(replace: Replace, interval: Duration) -> Self {
         let described = Described {
             parts: RefCell::default(),
             errors: RefCell::default(),
             memos: Cell::new(0),
             refused: RefCell::default(),
             replace,
+            interval_ms: interval.as_millis() as u64,
+            slides: RefCell::default(),
         };
         Graph { described: Rc::new(described), brand: PhantomData }
     }
@@ -122,8 +133,31 @@ impl Graph<'_> {
         self.described.memos.replace(self.described.memos.get() + 1)
     }
 
+    /// The slide of a stream that comes from the named parts `upstream`. Where theirs differ the description is wrong:
+    /// there is no batch time at which all of them have something, or another one.
+    pub(crate) fn slide_ms_of(&self, label: &str, upstream: &[Arc<str>]) -> u64 {
+        let slides = self.described.slides.borrow();
+        let slide = |name: &Arc<str>| slides.get(name).copied().unwrap_or(self.described.interval_ms);
+        let Some(first) = upstream.first() else { return self.described.interval_ms };
+        if let Some(other) = upstream.iter().find(|name| slide(name) != slide(first)) {
+            let shown = |name| format!("`{name}` has a slide of {:?}", Duration::from_millis(slide(name)));
+            self.fail(format!(
+                "`{label}` brings streams of different slides together: {}, {}. Give them the same, with a window where one has none",
+                shown(first),
+                shown(other)
+            ));
+        }
+        slide(first)
+    }
+
+    /// Says that the stream of this name has a slide of its own.
+    pub(crate) fn set_slide_ms(&self, name: &Arc<str>, slide_ms: u64) {
+        self.described.slides.borrow_mut().insert(name.clone(), slide_ms);
+    }
+
     /// Registers a name with what stands behind it.
     pub(crate) fn name(&self, name: &str, kind: &str, parameters: &str, upstream: &[Arc<str>]) -> Arc<str> {
+        let slide_ms = self.slide_ms_of(name, upstream);
         let problem = match name.len() {
             0 => Some("a name is empty".to_owned()),
             1..=100 if !name.contains(|c: char| c.is_control() || c == '/' || c == '`') => None,
@@ -146,7 +180,9 @@ impl Graph<'_> {
                 "two parts are named `{name}`: a {kind} and {other}. Names must differ: they are keys of the checkpoint"
             ));
         }
-        name.into()
+        let name: Arc<str> = name.into();
+        self.set_slide_ms(&name, slide_ms);
+        name
     }
 
     pub(crate) fn name_source(&self, name: &str, kind: &str, identity: &str) -> Arc<str> {
@@ -192,6 +228,14 @@ impl Graph<'_> {
         let mut parts = self.described.parts.borrow_mut();
         parts.sinks.push(SinkEntry { name: name.clone(), sink, at_least_once });
         (name, parts.sinks.len() - 1, self.described.replace.keep_values)
+    }
+
+    /// Adds a window's share of each batch: see [`GraphParts::upkeep`].
+    pub(crate) fn add_window(&self, name: &Arc<str>, upkeep: Box<dyn Output>) {
+        let mut parts = self.described.parts.borrow_mut();
+        parts.windows.push(name.clone());
+        parts.upkeep.push(upkeep);
+        parts.needs_every_batch = true;
     }
 
     pub(crate) fn add_output(&self, output: Box<dyn Output>) {

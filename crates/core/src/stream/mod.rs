@@ -13,9 +13,11 @@ mod run;
 mod source;
 mod state;
 mod update;
+mod window;
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::rdd::Rdd;
@@ -53,6 +55,8 @@ pub struct DStream<'g, T> {
     pub(crate) label: Arc<str>,
     /// The named operators or sources directly upstream: for the fingerprint.
     pub(crate) upstream: Vec<Arc<str>>,
+    /// It has something in the batches whose time is a multiple of this after zero time.
+    slide_ms: u64,
     /// The source's number, if it is the stream of a source itself.
     source: Option<usize>,
     /// The operator, if it is the stream of a stateful operator itself.
@@ -77,7 +81,17 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
         upstream: Vec<Arc<str>>,
         node: impl Fn(&Arc<BatchRun>) -> Result<Rdd<T>> + Send + Sync + 'static,
     ) -> Self {
-        DStream { graph, node: RefCell::new(Arc::new(node)), label, upstream, source: None, operator: None }
+        let slide_ms = graph.slide_ms_of(&label, &upstream);
+        // Between its slides it has nothing, and nothing upstream is asked for it.
+        let node = move |run: &Arc<BatchRun>| {
+            if run.env.is_slide(slide_ms) { node(run) } else { Ok(Rdd::nothing(run.env.clone())) }
+        };
+        DStream { graph, node: RefCell::new(Arc::new(node)), label, upstream, slide_ms, source: None, operator: None }
+    }
+
+    /// How far its batches are apart: the batch interval, or the slide of the nearest window before it.
+    pub fn slide(&self) -> Duration {
+        Duration::from_millis(self.slide_ms)
     }
 
     pub(crate) fn node(&self) -> Arc<dyn Node<T>> {
@@ -108,6 +122,7 @@ impl<T: Clone + Send + 'static> Clone for DStream<'_, T> {
             node: RefCell::new(shared),
             label: self.label.clone(),
             upstream: self.upstream.clone(),
+            slide_ms: self.slide_ms,
             source: None,
             operator: None,
         }

@@ -282,6 +282,7 @@ impl DStream<'_, RefusedRecord> {
 struct ForEachRdd<T, F> {
     label: Arc<str>,
     node: Arc<dyn super::Node<T>>,
+    slide_ms: u64,
     f: F,
 }
 
@@ -295,6 +296,9 @@ where
     }
 
     fn run(&self, run: &Arc<BatchRun>, _: &BatchOutputs) -> Result<()> {
+        if !run.env.is_slide(self.slide_ms) {
+            return Ok(());
+        }
         let rdd = for_user(self.node.rdd(run)?);
         let call = std::panic::AssertUnwindSafe(|| {
             // Keyed state moves on whether the function looks at all partitions or not.
@@ -324,6 +328,7 @@ impl<'g, T: Clone + Send + 'static> DStream<'g, T> {
         self.graph.add_output(Box::new(ForEachRdd {
             label: format!("{}.for_each_rdd", self.label).into(),
             node: self.node(),
+            slide_ms: self.slide_ms,
             f,
         }));
     }

@@ -22,6 +22,11 @@ impl BatchRun {
         Arc::new(BatchRun { env, inputs, memo: Mutex::default() })
     }
 
+    /// Whether the batch has a value of this number.
+    pub(crate) fn has(&self, number: usize) -> bool {
+        self.memo.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&number)
+    }
+
     /// The batch's one value of this number, made at the first call. Called from the batch's thread alone.
     pub(crate) fn once<M: Clone + Send + Sync + 'static>(
         &self,

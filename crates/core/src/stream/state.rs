@@ -115,7 +115,7 @@ pub(crate) struct StagedState<V: Value> {
 
 impl<V: Value> Effect for StagedState<V> {
     fn keep(mut self: Box<Self>) -> Result<()> {
-        self.once.kept = true;
+        self.once.kept();
         Ok(self.state.commit_task()?)
     }
 
@@ -140,6 +140,11 @@ impl ComputeOnce {
             ));
         }
         Ok(ComputeOnce { computed: computed.clone(), kept: false })
+    }
+
+    /// The task has ended well.
+    pub(crate) fn kept(&mut self) {
+        self.kept = true;
     }
 }
 
