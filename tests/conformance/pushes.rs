@@ -1,9 +1,11 @@
 //! Pushes whose fate is in doubt (hard case H26): made again under their number, they count once.
 
-use std::pin::pin;
-use std::task::{Context, Waker};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use futures_core::Stream;
 use millpond_core::source::{Pusher, channel};
 use millpond_core::{ErrorKind, Running};
 
@@ -93,4 +95,59 @@ fn h26_futures_of_one_producer_and_a_dropped_one_count_once() {
     bench.tick(&running);
     running.stop().expect("stopped");
     assert_eq!(last(&bench, 1), counted(&[("coffee", 100)]));
+}
+
+/// Gives what it holds, and after every third record nothing at first.
+struct Numbers {
+    next: u32,
+    end: u32,
+    rested: bool,
+}
+
+impl Stream for Numbers {
+    type Item = String;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<String>> {
+        if self.next % 3 == 0 && !self.rested {
+            self.rested = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.rested = false;
+        self.next += 1;
+        Poll::Ready((self.next <= self.end).then(|| format!("n{}", self.next % 2)))
+    }
+}
+
+/// Runs a future on this thread.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park_timeout(LIMIT),
+        }
+    }
+}
+
+#[test]
+fn a_stream_is_pushed_to_its_end_in_order_and_all_of_it_is_durable() {
+    let bench = Bench::new();
+    let (running, pusher) = start(&bench);
+    let pushed = block_on(pusher.push_all(Numbers { next: 0, end: 5000, rested: false })).expect("all pushed");
+    assert_eq!(pushed, 5000);
+    running.stop().expect("stopped as by a crash");
+    let (running, pusher) = start(&bench);
+    bench.tick(&running);
+    running.stop().expect("stopped");
+    assert_eq!(last(&bench, 1), counted(&[("n0", 2500), ("n1", 2500)]));
+    let stopped = block_on(pusher.push_all(Numbers { next: 0, end: 5, rested: false })).expect_err("it has stopped");
+    assert_eq!(stopped.kind(), ErrorKind::Stopped);
 }

@@ -17,7 +17,7 @@ pub use crate::plan::{BlockId, PartitionPosition, Plan, PlanRequest};
 pub(crate) use files::describe_file_position;
 pub use files::{FileSource, LineRef};
 pub use queue::{Queue, QueueSource};
-pub use receiver::{ChannelSource, Push, Pusher, Receiver, ReceiverHandle, ReceiverSource, channel};
+pub use receiver::{ChannelSource, Push, PushAll, Pusher, Receiver, ReceiverHandle, ReceiverSource, channel};
 pub use socket::SocketSource;
 
 use std::sync::Arc;

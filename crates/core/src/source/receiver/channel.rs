@@ -17,6 +17,7 @@ use super::intake::{Intake, Run};
 use super::limits::Limits;
 use super::partition;
 use super::payload::Codec;
+use super::push_all::PushAll;
 use super::sequences::Givers;
 use super::ticket::Ticket;
 use crate::error::Result;
@@ -100,6 +101,22 @@ impl<T> Pusher<T> {
         Push { intake: Arc::clone(&self.intake), step, record: PhantomData }
     }
 
+    /// Pushes all that an asynchronous stream gives, in its order; the future is ready when the stream has ended and all of it
+    /// is durable, with the number of records. It runs on whatever runtime it is spawned on. At most 1,024 records are
+    /// taken from the stream before they are durable: a crash loses those.
+    ///
+    /// ```
+    /// # async fn f(pusher: millpond_core::source::Pusher<String>, lines: impl futures_core::Stream<Item = String>) {
+    /// let pushed = pusher.push_all(lines).await;
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// (of the future) As those of [`push`](Pusher::push), of the first record that cannot be pushed; what came after it is given up.
+    pub fn push_all<S: futures_core::Stream<Item = T>>(&self, stream: S) -> PushAll<T, S> {
+        PushAll::new(self.clone(), stream)
+    }
+
     /// The last number of a producer that is in the log, also from earlier processes; `None` if there is none, or before the
     /// context has started.
     pub fn last_sequence(&self, producer: &str) -> Option<u64> {
@@ -159,6 +176,13 @@ enum Step {
     Logged(Arc<Ticket>),
     Failed(crate::error::Error),
     Done,
+}
+
+impl<T> Push<T> {
+    /// Whether the record is in a block, or its push is done.
+    pub(super) fn is_taken(&self) -> bool {
+        !matches!(self.step, Step::Encoded(..))
+    }
 }
 
 impl<T> Future for Push<T> {

@@ -13,6 +13,7 @@ mod limits;
 mod logger;
 mod partition;
 mod payload;
+mod push_all;
 mod rate;
 mod sequences;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod tracker;
 
 pub use channel::{ChannelSource, Push, Pusher, channel};
 pub use handle::ReceiverHandle;
+pub use push_all::PushAll;
 
 pub(super) use self::payload::Codec;
 
