@@ -3,8 +3,10 @@
 
 mod joins;
 mod lifecycle;
+mod listeners;
 mod operators;
 mod pushes;
+mod rate;
 mod savepoints;
 mod state;
 mod support;

@@ -10,8 +10,9 @@ use super::committer::Order;
 use super::driver::{Driver, SinkInfo};
 use super::machine::{Command, Event, Planned};
 use super::manifest::{Manifest, SinkState, SourceState};
+use super::meters;
 use super::rules::Stored;
-use super::workers::{Compute, Computed, Write, WriteJob, Written};
+use super::workers::{Compute, Computed, Told, Write, WriteJob, Written};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{BatchPlan, LogEntry, SourcePlan};
 use crate::plan::{BlockId, PlanRequest};
@@ -33,6 +34,7 @@ impl Driver {
             Command::Compute { batch } => self.compute(batch).map(|()| Vec::new()),
             Command::Commit { batch } => Ok(self.commit(batch).into_iter().collect()),
             Command::Freeze { batch } => self.store().map(|store| {
+                self.observer.freezing(batch);
                 self.computer.send(Compute::Freeze { incarnation: self.incarnation, store, batch });
                 Vec::new()
             }),
@@ -50,9 +52,10 @@ impl Driver {
     }
 
     fn plan(&mut self, time: BatchTime, until: BatchTime) -> Result<Event> {
-        let request = PlanRequest { time, interval: self.settings.batch_interval, max_records: None };
+        let interval = self.settings.batch_interval;
         let mut sources = Vec::with_capacity(self.sources.len());
-        for source in &mut self.sources {
+        for (number, source) in self.sources.iter_mut().enumerate() {
+            let request = PlanRequest { time, interval, max_records: self.observer.max_records(number) };
             let plan = source.plan(&request).map_err(|error| {
                 // Others have given records to this plan that no plan holds now: only a restart hands them out again.
                 let kind = if error.kind() == ErrorKind::Retry { ErrorKind::Restart } else { error.kind() };
@@ -79,6 +82,8 @@ impl Driver {
             source.plan.blocks.iter().for_each(|block| self.unplanned.remove(*block));
             *positions = Some(source.plan.positions.clone());
         }
+        let now_ms = self.now_ms();
+        self.observer.submitted(&plan, now_ms);
         self.plans.push(plan, at);
         let waiting = self.stop_deadline.is_some() && self.sources.iter().any(|source| source.has_waiting());
         self.status.update(|shown| {
@@ -126,8 +131,10 @@ impl Driver {
         let positions: Arc<[SourcePositions]> = self.positions_after(batch).into();
         let targets = (0..self.sinks.len()).map(|sink| self.target(sink, batch, &positions)).collect();
         self.computing_since = Instant::now();
-        let (incarnation, store) = (self.incarnation, self.store()?);
-        self.computer.send(Compute::Batch { incarnation, store, times, inputs, empty, targets });
+        let (incarnation, store, now_ms) = (self.incarnation, self.store()?, self.now_ms());
+        let clock_offset_ms = self.clock_offset_ms;
+        let told = self.observer.started(batch, now_ms).then_some(Told { clock_offset_ms });
+        self.computer.send(Compute::Batch { incarnation, store, times, inputs, empty, targets, told });
         Ok(())
     }
 
@@ -161,6 +168,8 @@ impl Driver {
                 Some(Event::Computed { batch, over_limit })
             }
             Computed::Frozen { batch, frozen } => {
+                let now_ms = self.now_ms();
+                self.observer.frozen(batch, now_ms);
                 let manifest = self.manifest_of(batch);
                 self.frozen = Some((frozen, manifest));
                 Some(Event::Frozen { batch })
@@ -231,6 +240,8 @@ impl Driver {
 
     pub(super) fn committed(&mut self, batch: BatchTime) -> Event {
         self.note.committed(batch);
+        let now_ms = self.now_ms();
+        self.observer.committed(batch, now_ms);
         self.sources.iter_mut().for_each(|source| source.release(batch));
         self.status.update(|shown| shown.progress.batches += 1);
         fail::fail_point!("state-applied");
@@ -292,6 +303,7 @@ impl Driver {
             Ok(Some(_)) => {
                 let took = self.writing_since.elapsed();
                 self.status.update(|shown| keep(&mut shown.checkpoint_us, took));
+                meters::checkpointed(took);
                 if let Err(error) = self.checkpointed(batch) {
                     // The checkpoint stands; only space was not given back.
                     tracing::warn!(%error, "the log could not be cleaned after a checkpoint");
@@ -324,9 +336,10 @@ impl Driver {
     }
 
     fn stop_receiving(&mut self) -> Result<()> {
-        for source in &mut self.sources {
+        for (number, source) in self.sources.iter_mut().enumerate() {
             self.status.update(|shown| shown.waits_for = format!("source `{}` to stop receiving", source.name()));
             source.stop_receiving().map_err(|error| error.context(format!("source `{}`", source.name())))?;
+            self.observer.source(number).stopped();
         }
         self.status.update(|shown| shown.waits_for = "the last batches".into());
         Ok(())

@@ -9,13 +9,16 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::directory::Directory;
 use super::driver::Message;
 use super::manifest::Manifest;
+use super::observe::Observer;
 use super::recover::Start;
 use super::running::Running;
 use super::settings::Settings;
 use super::status::{ContextState, Status};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::listen::{Bus, StreamingListener};
 use crate::log::{BatchLog, Budget, LocalBatchLog};
+use crate::rate::Backpressure;
 use crate::sink::{Guarantee, refuse_at_least_once};
 use crate::source::Replay;
 use crate::stream::{Graph, GraphParts, Replace};
@@ -48,6 +51,7 @@ pub struct Builder {
     settings: Settings,
     clock: Option<Arc<dyn Clock>>,
     hooks: TestHooks,
+    listeners: Vec<Box<dyn StreamingListener>>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -184,6 +188,19 @@ impl Builder {
         self
     }
 
+    /// Rate control: how much each input may bring follows how quickly batches are computed and committed. Default: off, and
+    /// an input brings what its own maximum allows.
+    pub fn backpressure(mut self, control: Backpressure) -> Self {
+        self.settings.backpressure = Some(control);
+        self
+    }
+
+    /// Adds a listener, which hears everything from the start on. See also [`Running::add_listener`].
+    pub fn listener(mut self, listener: impl StreamingListener) -> Self {
+        self.listeners.push(Box::new(listener));
+        self
+    }
+
     /// The clock; default the system's. For tests.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
@@ -208,7 +225,7 @@ impl Builder {
 
     /// As [`open`](Builder::open); what `describe` returns comes out beside the context.
     pub fn open_with<R>(self, describe: impl FnOnce(&Graph<'_>) -> Result<R>) -> Result<(StreamingContext, R)> {
-        let Builder { settings, clock, mut hooks } = self;
+        let Builder { settings, clock, mut hooks, listeners } = self;
         settings.validate()?;
         let log = hooks.log.take();
         let graph = Graph::new(Replace::of(hooks), settings.batch_interval);
@@ -236,7 +253,11 @@ impl Builder {
         let status = Arc::new(Status::new());
         // A little more than the driver's own limit, whose error says more.
         status.update(|shown| shown.stop_limit = settings.graceful_stop_timeout() + Duration::from_millis(500));
-        let context = StreamingContext { settings, parts, directory, manifest, log, clock, status };
+        let bus = Arc::new(Bus::default());
+        listeners.into_iter().try_for_each(|listener| bus.add(listener))?;
+        let observer =
+            Observer::new(bus.clone(), &parts.sources, settings.backpressure.as_ref(), settings.batch_interval)?;
+        let context = StreamingContext { settings, parts, directory, manifest, log, clock, status, bus, observer };
         Ok((context, returned))
     }
 }
@@ -271,6 +292,8 @@ pub struct StreamingContext {
     log: Arc<dyn BatchLog>,
     clock: Arc<dyn Clock>,
     status: Arc<Status>,
+    bus: Arc<Bus>,
+    observer: Observer,
 }
 
 impl std::fmt::Debug for StreamingContext {
@@ -283,7 +306,12 @@ impl StreamingContext {
     /// Settings for the application of this id: 1 to 100 letters, digits, `.`, `_` or `-`. The id names the application to its
     /// sinks (as Kafka's `application.id`): it must not change from one start to the next.
     pub fn builder(application: &str) -> Builder {
-        Builder { settings: Settings::new(application), clock: None, hooks: TestHooks::default() }
+        Builder {
+            settings: Settings::new(application),
+            clock: None,
+            hooks: TestHooks::default(),
+            listeners: Vec::new(),
+        }
     }
 
     /// Recovers what an earlier process left, and goes live: batches run on threads of the library. Returns when the
@@ -304,8 +332,14 @@ impl StreamingContext {
 
     /// As [`start`](StreamingContext::start) without waiting for the recovery.
     fn spawn(self) -> Result<Running> {
+        super::meters::describe();
         let (outbox, inbox) = unbounded();
-        let running = Running { status: self.status.clone(), outbox: outbox.clone(), clock: self.clock.clone() };
+        let running = Running {
+            status: self.status.clone(),
+            outbox: outbox.clone(),
+            clock: self.clock.clone(),
+            bus: self.bus.clone(),
+        };
         let wake = outbox.clone();
         self.clock.on_change(Box::new(move || drop(wake.send(Message::Wake))));
         let name = format!("{}-driver", self.settings.application);
@@ -313,13 +347,17 @@ impl StreamingContext {
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             // A panic in here is a mistake of ours: nobody may wait for ever because of it.
             let guard = StopOnPanic(status.clone());
+            let bus = self.bus.clone();
             match self.recover(inbox, outbox) {
                 Ok(Some(driver)) => driver.run(),
                 Ok(None) => {}
-                Err(error) => status.update(|shown| {
-                    shown.state = ContextState::Stopped;
-                    shown.failure = Some((error.kind(), error.to_string()));
-                }),
+                Err(error) => {
+                    bus.close();
+                    status.update(|shown| {
+                        shown.state = ContextState::Stopped;
+                        shown.failure = Some((error.kind(), error.to_string()));
+                    });
+                }
             }
             drop(guard);
         });
@@ -329,8 +367,9 @@ impl StreamingContext {
 
     fn recover(self, inbox: Receiver<Message>, outbox: Sender<Message>) -> Result<Option<super::driver::Driver>> {
         let budget = Budget::new(self.settings.waiting_limit_bytes);
-        let StreamingContext { settings, parts, directory, manifest, log, clock, status } = self;
-        Start { settings, parts, directory, manifest, log, clock, status, inbox, outbox, budget }.recover()
+        let StreamingContext { settings, parts, directory, manifest, log, clock, status, bus, observer } = self;
+        Start { settings, parts, directory, manifest, log, clock, status, inbox, outbox, budget, bus, observer }
+            .recover()
     }
 
     /// Starts, and runs until SIGTERM or SIGINT, which stop it gracefully, or until it fails.

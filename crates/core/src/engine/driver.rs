@@ -12,13 +12,16 @@ use super::committer::{Committer, Outcome};
 use super::directory::Directory;
 use super::machine::{Command, Event, Failure, Machine};
 use super::manifest::Manifest;
+use super::meters;
 use super::note::Note;
+use super::observe::Observer;
 use super::plans::Plans;
 use super::settings::Settings;
 use super::status::{ContextState, Status};
 use super::workers::{Compute, Computed, Worker, WriteJob, Written};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::listen::Bus;
 use crate::log::{BatchLog, Budget, Unplanned};
 use crate::sink::{Cursor, Guarantee, Shared};
 use crate::source::PartitionPosition;
@@ -97,6 +100,8 @@ pub(crate) struct Driver {
     pub(crate) computing_since: Instant,
     pub(crate) writing_since: Instant,
     pub(crate) stop_deadline: Option<Instant>,
+    pub(crate) observer: Observer,
+    pub(crate) bus: Arc<Bus>,
 }
 
 impl Driver {
@@ -126,7 +131,7 @@ impl Driver {
         }
     }
 
-    fn now_ms(&self) -> u64 {
+    pub(super) fn now_ms(&self) -> u64 {
         self.clock.now_ms() + self.clock_offset_ms
     }
 
@@ -134,7 +139,13 @@ impl Driver {
         let planned = self.machine.planned.as_ms();
         self.clock_offset_ms = planned.saturating_sub(self.clock.now_ms());
         self.show();
-        let ready = self.plans_are_numeric();
+        let (ready, now_ms) = (self.plans_are_numeric(), self.now_ms());
+        self.observer.live(now_ms);
+        // What an earlier process planned and did not commit.
+        let committed = self.machine.committed;
+        for plan in self.plans.iter().filter(|plan| plan.last > committed) {
+            self.observer.submitted(plan, now_ms);
+        }
         self.status.update(|shown| {
             shown.state = ContextState::Active;
             shown.ready = ready;
@@ -229,10 +240,14 @@ impl Driver {
             shown.progress.planned = planned;
             shown.progress.state_bytes = state_bytes;
         });
+        let progress = self.status.read().progress;
+        meters::progress(&progress, self.machine.waiting_batches());
     }
 
     /// The end: threads, sinks, state and log are closed; sources are stopped last (case J13).
-    pub(crate) fn finish(self, failure: Option<Error>) {
+    pub(crate) fn finish(mut self, failure: Option<Error>) {
+        let now_ms = self.now_ms();
+        self.observer.stopped(failure.as_ref(), now_ms);
         let Driver {
             committer,
             computer,
@@ -245,6 +260,8 @@ impl Driver {
             frozen,
             directory,
             budget,
+            observer,
+            bus,
             ..
         } = self;
         budget.close();
@@ -255,7 +272,11 @@ impl Driver {
         if let Err(error) = log.close() {
             tracing::warn!(%error, "the log could not be closed");
         }
-        sources.iter_mut().for_each(|source| source.stop());
+        for (number, source) in sources.iter_mut().enumerate() {
+            source.stop();
+            observer.source(number).stopped();
+        }
+        bus.close();
         // The lock goes before anybody hears of the end: they may open the directory again at once.
         drop(directory);
         status.update(|shown| {

@@ -10,7 +10,9 @@ use super::directory::{self, Directory};
 use super::driver::{Driver, Message, SinkInfo};
 use super::machine::{Event, Machine, Schedule};
 use super::manifest::Manifest;
+use super::meters;
 use super::note::{Note, Noted};
+use super::observe::Observer;
 use super::plans::LogState;
 use super::rules::Stored;
 use super::settings::Settings;
@@ -19,9 +21,10 @@ use super::workers::{Compute, Computer, Worker, WriteJob};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Executor, Pool};
+use crate::listen::Bus;
 use crate::log::{BatchLog, BlockLog, Budget, LogEntry, Unplanned};
 use crate::sink::{Cursor, Guarantee, Shared, SinkStart};
-use crate::source::{SourceEvent, SourceEvents, SourceStart};
+use crate::source::{SourceEvents, SourceStart};
 use crate::stream::GraphParts;
 use crate::time::BatchTime;
 
@@ -37,13 +40,16 @@ pub(crate) struct Start {
     pub(crate) inbox: crossbeam_channel::Receiver<Message>,
     pub(crate) outbox: crossbeam_channel::Sender<Message>,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) bus: Arc<Bus>,
+    pub(crate) observer: Observer,
 }
 
 impl Start {
     /// Recovers and gives the driver of a context that is ready to go live; `None` if it could not and the status says why.
     pub(crate) fn recover(self) -> Result<Option<Driver>> {
         let since = Instant::now();
-        let Start { settings, parts, directory, manifest, log, clock, status, inbox, outbox, budget } = self;
+        let Start { settings, parts, directory, manifest, log, clock, status, inbox, outbox, budget, bus, observer } =
+            self;
         let name = settings.application.clone();
 
         // 1. The state at S was found when the directory was opened; it is linked below, once the sinks are known.
@@ -92,6 +98,8 @@ impl Start {
             partitions: directory.partitions(),
             shards: directory::SHARDS,
             every_batch: needs_every_batch,
+            bus: bus.clone(),
+            clock: clock.clone(),
         };
         let report = outbox.clone();
         let computer = Worker::start(format!("{name}-batches"), move |job| {
@@ -164,6 +172,8 @@ impl Start {
             directory,
             manifest,
             note: Note::default(),
+            observer,
+            bus,
         };
         let outcome = driver.recover_from_outside(schedule, unplanned);
         driver.status.update(|shown| shown.progress.recovery_ms = since.elapsed().as_millis() as u64);
@@ -259,6 +269,8 @@ impl Driver {
         }
         let committed = self.take_cursors(fenced);
         self.status.update(|shown| shown.progress.recoveries += 1);
+        meters::recovered();
+        self.observer.recovered(committed, self.now_ms());
         Ok(Event::Recovered { snapshot: self.manifest.batch, committed })
     }
 
@@ -453,11 +465,13 @@ impl Driver {
             self.unplanned.add(block);
             by_source.entry(source).or_default().push(block);
         }
-        for (source, positions) in self.sources.iter_mut().zip(&self.positions) {
+        for (number, (source, positions)) in self.sources.iter_mut().zip(&self.positions).enumerate() {
             let (outbox, name) = (self.outbox.clone(), source.name().clone());
-            let report = move |event| match event {
-                SourceEvent::Error(error) => tracing::warn!(source = %name, %error, "a source reports an error"),
-                SourceEvent::Fatal(error) => drop(outbox.send(Message::SourceFailed { source: name.clone(), error })),
+            let watch = self.observer.source(number).clone();
+            let report = move |event| {
+                if let Some(error) = watch.reports(event) {
+                    let _ = outbox.send(Message::SourceFailed { source: name.clone(), error });
+                }
             };
             let start = SourceStart {
                 name: source.name().to_string(),
@@ -471,6 +485,7 @@ impl Driver {
                 events: SourceEvents::new(report),
             };
             source.start(start).map_err(|error| error.context(format!("source `{}`", source.name())))?;
+            self.observer.source(number).started();
         }
         // Blocks of a source that is not in the program any more hold the log no longer.
         by_source.into_values().flatten().for_each(|block| self.unplanned.remove(block));

@@ -9,6 +9,7 @@ use super::driver::Message;
 use super::status::{ContextState, Progress, Shown, Status};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::listen::{Bus, ProgressTracker, StreamingListener, is_listener_thread};
 use crate::time::BatchTime;
 
 /// A running context. Clones are handles of the same one; dropping them does not stop it.
@@ -17,6 +18,7 @@ pub struct Running {
     pub(super) status: Arc<Status>,
     pub(super) outbox: Sender<Message>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) bus: Arc<Bus>,
 }
 
 impl std::fmt::Debug for Running {
@@ -34,6 +36,24 @@ impl Running {
     /// Its cursors, and what it has done so far.
     pub fn progress(&self) -> Progress {
         self.status.read().progress
+    }
+
+    /// The batches that wait and run, the newest 1,000 that have completed, and counts.
+    pub fn batches(&self) -> &ProgressTracker {
+        self.bus.progress()
+    }
+
+    /// Adds a listener, which hears what happens from now on. See also [`Builder::listener`](crate::Builder::listener).
+    ///
+    /// # Errors
+    /// [`Stopped`](ErrorKind::Stopped): the context has stopped.
+    pub fn add_listener(&self, listener: impl StreamingListener) -> Result<()> {
+        self.bus.add(Box::new(listener))
+    }
+
+    /// Events that were lost to listeners that were too slow.
+    pub fn lost_listener_events(&self) -> u64 {
+        self.bus.lost()
     }
 
     /// Durations of batches (computing) and of checkpoints since the start, in µs.
@@ -105,7 +125,7 @@ impl Running {
     }
 
     /// Stops at once: waits for the tasks under way only, as long as a graceful stop may take. What was received and is not
-    /// committed is recovered by the next start. Stopping twice is fine.
+    /// committed is recovered by the next start. Stopping twice is fine. Called from a listener it comes back at once.
     ///
     /// # Errors
     /// What had stopped it before, if a failure did; a task that does not end.
@@ -119,6 +139,7 @@ impl Running {
     }
 
     /// Stops when everything received has been processed and committed and a last checkpoint is written. Stopping twice is fine.
+    /// Called from a listener it comes back at once.
     ///
     /// # Errors
     /// What stopped it, if a failure did; [`Stopped`](ErrorKind::Stopped) when it took longer than its limit, naming what was left: nothing is lost,
@@ -135,6 +156,10 @@ impl Running {
 
     /// Waits for the end; once a stop was asked for, not longer than its limit and a little, since a source may ignore it.
     pub(super) fn await_stop_or_abandon(&self) -> Result<()> {
+        if is_listener_thread() {
+            // The context waits for its listeners when it ends: it stops without this one's waiting for it.
+            return Ok(());
+        }
         self.status.wait(None, |shown| (shown.stopping || shown.state == ContextState::Stopped).then_some(()));
         let limit = {
             let shown = self.status.read();

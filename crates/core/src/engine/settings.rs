@@ -6,6 +6,7 @@ use std::time::Duration;
 use millpond_wal::{LogOptions, OnCorruption};
 
 use crate::error::{Error, Result};
+use crate::rate::Backpressure;
 
 /// What a builder collects.
 #[derive(Clone, Debug)]
@@ -30,6 +31,7 @@ pub(crate) struct Settings {
     pub(crate) removed: Vec<String>,
     pub(crate) savepoint: Option<PathBuf>,
     pub(crate) taken_over: Vec<String>,
+    pub(crate) backpressure: Option<Backpressure>,
 }
 
 impl Settings {
@@ -55,6 +57,7 @@ impl Settings {
             removed: Vec::new(),
             savepoint: None,
             taken_over: Vec::new(),
+            backpressure: None,
         }
     }
 

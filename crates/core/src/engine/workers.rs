@@ -8,8 +8,10 @@ use crossbeam_channel::{Sender, unbounded};
 use millpond_state::{Frozen, LocalSnapshotStore, SnapshotInfo, StateStore};
 
 use super::BatchTimes;
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Executor;
+use crate::listen::{Bus, Event, OutputOperationInfo};
 use crate::rdd::RddEnv;
 use crate::sink::Digest;
 use crate::stream::{BatchOutputs, BatchRun, Input, Output, OutputTarget};
@@ -61,6 +63,8 @@ pub(crate) enum Compute {
         /// The inputs of a batch without any.
         empty: Vec<Input>,
         targets: Vec<Arc<OutputTarget>>,
+        /// Whether and how listeners hear of its output operations.
+        told: Option<Told>,
     },
     Freeze {
         incarnation: u64,
@@ -69,6 +73,13 @@ pub(crate) enum Compute {
     },
     /// Answered when all before it is done and its state is let go.
     Barrier(Sender<()>),
+}
+
+/// What listeners are told of a batch's output operations, and when.
+#[derive(Clone, Copy)]
+pub(crate) struct Told {
+    /// What the driver adds to the clock.
+    pub(crate) clock_offset_ms: u64,
 }
 
 /// What the computing thread reports.
@@ -88,6 +99,8 @@ pub(crate) struct Computer {
     pub(crate) partitions: usize,
     pub(crate) shards: u16,
     pub(crate) every_batch: bool,
+    pub(crate) bus: Arc<Bus>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Computer {
@@ -97,9 +110,11 @@ impl Computer {
                 let _ = done.send(());
                 return None;
             }
-            Compute::Batch { incarnation, store, times, inputs, empty, targets } => {
+            Compute::Batch { incarnation, store, times, inputs, empty, targets, told } => {
+                let span = tracing::info_span!("batch", time = %times.last);
+                let _entered = span.enter();
                 let outputs = BatchOutputs { targets };
-                let outcome = self.compute(times, inputs, empty, &outputs);
+                let outcome = self.compute(times, inputs, empty, &outputs, told);
                 let report = match outcome {
                     Ok(()) => Computed::Batch {
                         batch: times.last,
@@ -126,19 +141,33 @@ impl Computer {
         })
     }
 
-    fn compute(&self, times: BatchTimes, inputs: Vec<Input>, empty: Vec<Input>, outputs: &BatchOutputs) -> Result<()> {
-        self.compute_one(times.first, inputs, outputs)?;
-        if self.every_batch {
-            let mut time = times.first;
-            while time < times.last {
-                time = BatchTime::from_ms(time.as_ms() + times.interval_ms);
-                self.compute_one(time, empty.clone(), outputs)?;
-            }
+    fn compute(
+        &self,
+        times: BatchTimes,
+        inputs: Vec<Input>,
+        empty: Vec<Input>,
+        outputs: &BatchOutputs,
+        told: Option<Told>,
+    ) -> Result<()> {
+        // Of a stretch listeners hear once, under its last time.
+        let told = told.map(|told| (told, times.last));
+        let several = self.every_batch && times.first < times.last;
+        self.compute_one(times.first, inputs, outputs, told.filter(|_| !several))?;
+        let mut time = times.first;
+        while several && time < times.last {
+            time = BatchTime::from_ms(time.as_ms() + times.interval_ms);
+            self.compute_one(time, empty.clone(), outputs, told.filter(|_| time == times.last))?;
         }
         Ok(())
     }
 
-    fn compute_one(&self, batch: BatchTime, inputs: Vec<Input>, outputs: &BatchOutputs) -> Result<()> {
+    fn compute_one(
+        &self,
+        batch: BatchTime,
+        inputs: Vec<Input>,
+        outputs: &BatchOutputs,
+        told: Option<(Told, BatchTime)>,
+    ) -> Result<()> {
         let env = RddEnv {
             executor: self.executor.clone(),
             batch,
@@ -147,12 +176,30 @@ impl Computer {
             shards: self.shards,
         };
         let run = BatchRun::new(Arc::new(env), inputs);
-        self.outputs.iter().try_for_each(|output| {
-            output.run(&run, outputs).map_err(|error| error.context(format!("output `{}`", output.name())))
+        self.outputs.iter().enumerate().try_for_each(|(number, output)| {
+            let span = tracing::info_span!("output", name = output.name());
+            let _entered = span.enter();
+            let operation = told.map(|(told, batch)| {
+                let operation = OutputOperationInfo::started(batch, number, output.name(), self.now_ms(told));
+                self.bus.send(Event::OperationStarted(operation.clone()));
+                (told, operation)
+            });
+            let outcome =
+                output.run(&run, outputs).map_err(|error| error.context(format!("output `{}`", output.name())));
+            if let Some((told, mut operation)) = operation {
+                operation.end_ms = Some(self.now_ms(told));
+                operation.failure = outcome.as_ref().err().map(Error::to_string);
+                self.bus.send(Event::OperationCompleted(operation));
+            }
+            outcome
         })?;
         self.upkeep.iter().try_for_each(|window| {
             window.run(&run, outputs).map_err(|error| error.context(format!("window `{}`", window.name())))
         })
+    }
+
+    fn now_ms(&self, told: Told) -> u64 {
+        self.clock.now_ms() + told.clock_offset_ms
     }
 }
 
@@ -207,6 +254,8 @@ pub(crate) fn write(job: WriteJob, snapshots: &LocalSnapshotStore) -> Option<(u6
             return None;
         }
     };
+    let span = tracing::info_span!("checkpoint", %batch, published = manifest.is_some());
+    let _entered = span.enter();
     let outcome = store.write_behind(frozen).and_then(|()| {
         store.evict();
         manifest.map(|manifest| store.checkpoint(batch.as_ms(), snapshots, manifest)).transpose()

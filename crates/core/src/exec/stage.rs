@@ -61,6 +61,8 @@ pub(crate) fn run_stages(executor: &Executor, batch: BatchTime, stages: Vec<Arc<
 }
 
 fn run_stage(executor: &Executor, batch: BatchTime, stage: &Arc<dyn Stage>) -> Result<()> {
+    let span = tracing::debug_span!("stage", tasks = stage.tasks());
+    let _entered = span.enter();
     let failure: Arc<Mutex<Option<Error>>> = Arc::default();
     let failed = Arc::new(AtomicBool::new(false));
     let attempts_made = Arc::new(AtomicU32::new(0));
@@ -81,6 +83,7 @@ fn run_stage(executor: &Executor, batch: BatchTime, stage: &Arc<dyn Stage>) -> R
                 );
                 if attempt < max_attempts && !hopeless && stage.can_retry() {
                     tracing::warn!(%error, attempt, "a task failed and is tried again");
+                    metrics::counter!("millpond_task_retries_total").increment(1);
                     continue;
                 }
                 failed.store(true, Ordering::Relaxed);

@@ -142,6 +142,10 @@ pub enum SourceEvent {
     Error(Error),
     /// An error that it does not survive: the context stops.
     Fatal(Error),
+    /// It receives, for the first time or again.
+    Started,
+    /// It has stopped receiving; it may start again.
+    Stopped,
 }
 
 impl SourceEvents {
@@ -153,6 +157,16 @@ impl SourceEvents {
     /// Reports an error that the source survives.
     pub fn error(&self, error: Error) {
         (self.report)(SourceEvent::Error(error));
+    }
+
+    /// Says that the source receives, for the first time or again. The engine says so itself after `start`.
+    pub fn started(&self) {
+        (self.report)(SourceEvent::Started);
+    }
+
+    /// Says that the source has stopped receiving. The engine says so itself after `stop_receiving` and `stop`.
+    pub fn stopped(&self) {
+        (self.report)(SourceEvent::Stopped);
     }
 
     /// Reports an error that the source does not survive.

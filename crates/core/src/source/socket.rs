@@ -293,9 +293,12 @@ mod tests {
     impl World {
         /// Waits for a report; by then all that came before is stored.
         fn next_error(&self) -> String {
-            match self.events.recv_timeout(PATIENCE).unwrap() {
-                SourceEvent::Error(error) => error.to_string(),
-                SourceEvent::Fatal(error) => panic!("fatal: {error}"),
+            loop {
+                match self.events.recv_timeout(PATIENCE).unwrap() {
+                    SourceEvent::Error(error) => return error.to_string(),
+                    SourceEvent::Fatal(error) => panic!("fatal: {error}"),
+                    SourceEvent::Started | SourceEvent::Stopped => {}
+                }
             }
         }
 

@@ -155,9 +155,11 @@ fn live_once<R: Receiver>(
         }
     };
     guarded("on_start", catch_unwind(AssertUnwindSafe(|| receiver.on_start(handle(incarnation)))));
+    outside.events.started();
     let delay = lifecycle.wait_for_request();
     guarded("on_stop", catch_unwind(AssertUnwindSafe(|| receiver.on_stop())));
     lifecycle.lock().active = false;
+    outside.events.stopped();
     match delay {
         Some(delay) => lifecycle.wait_until(outside, outside.clock.now_ms() + delay.as_millis() as u64),
         None => false,

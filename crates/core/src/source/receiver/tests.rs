@@ -119,9 +119,12 @@ impl World {
     }
 
     fn next_error(&self) -> Error {
-        match self.events.recv_timeout(PATIENCE).unwrap() {
-            SourceEvent::Error(error) => error,
-            SourceEvent::Fatal(error) => panic!("fatal: {error}"),
+        loop {
+            match self.events.recv_timeout(PATIENCE).unwrap() {
+                SourceEvent::Error(error) => return error,
+                SourceEvent::Fatal(error) => panic!("fatal: {error}"),
+                SourceEvent::Started | SourceEvent::Stopped => {}
+            }
         }
     }
 }
