@@ -285,7 +285,11 @@ mod tests {
         let (sender, events) = channel();
         let source = started_with(source, None, |start| {
             start.clock = Arc::<ManualClock>::clone(&clock);
-            start.events = SourceEvents::new(move |event| drop(sender.send(event)));
+            start.events = SourceEvents::new(move |event| {
+                if matches!(event, SourceEvent::Error(_) | SourceEvent::Fatal(_)) {
+                    let _ = sender.send(event);
+                }
+            });
         });
         World { source, clock, events }
     }
@@ -293,12 +297,9 @@ mod tests {
     impl World {
         /// Waits for a report; by then all that came before is stored.
         fn next_error(&self) -> String {
-            loop {
-                match self.events.recv_timeout(PATIENCE).unwrap() {
-                    SourceEvent::Error(error) => return error.to_string(),
-                    SourceEvent::Fatal(error) => panic!("fatal: {error}"),
-                    SourceEvent::Started | SourceEvent::Stopped => {}
-                }
+            match self.events.recv_timeout(PATIENCE).unwrap() {
+                SourceEvent::Error(error) => error.to_string(),
+                other => panic!("{other:?}"),
             }
         }
 

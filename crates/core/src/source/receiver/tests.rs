@@ -74,7 +74,11 @@ impl World {
             unplanned,
             blocks: BlockLog::new(Arc::new(self.log.clone()), "test", Arc::clone(&self.budget)),
             clock: Arc::<ManualClock>::clone(&self.clock),
-            events: SourceEvents::new(move |event| drop(report.send(event))),
+            events: SourceEvents::new(move |event| {
+                if matches!(event, SourceEvent::Error(_) | SourceEvent::Fatal(_)) {
+                    let _ = report.send(event);
+                }
+            }),
             ..super::super::testing::start(None)
         }
     }
@@ -119,12 +123,9 @@ impl World {
     }
 
     fn next_error(&self) -> Error {
-        loop {
-            match self.events.recv_timeout(PATIENCE).unwrap() {
-                SourceEvent::Error(error) => return error,
-                SourceEvent::Fatal(error) => panic!("fatal: {error}"),
-                SourceEvent::Started | SourceEvent::Stopped => {}
-            }
+        match self.events.recv_timeout(PATIENCE).unwrap() {
+            SourceEvent::Error(error) => error,
+            other => panic!("{other:?}"),
         }
     }
 }
