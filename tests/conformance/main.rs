@@ -1,6 +1,7 @@
 //! What a discretized stream must yield, case by case, through the public API on a manual clock; and the public conformance
 //! suites of the traits.
 
+mod accumulators;
 mod joins;
 mod lifecycle;
 mod listeners;

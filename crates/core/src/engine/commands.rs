@@ -155,7 +155,7 @@ impl Driver {
 
     pub(super) fn computed(&mut self, report: Computed) -> Option<Event> {
         match report {
-            Computed::Batch { batch, digests, over_limit } => {
+            Computed::Batch { batch, digests, added, over_limit } => {
                 let took = self.computing_since.elapsed();
                 self.status.update(|shown| keep(&mut shown.batch_us, took));
                 self.counts = digests.iter().map(|digest| digest.count).collect();
@@ -165,6 +165,8 @@ impl Driver {
                 if let Err(error) = self.check_digests(batch) {
                     return Some(self.failed(None, 0, error));
                 }
+                let added = self.totals.computed(batch, &added, self.machine.committed);
+                self.observer.computed(batch, added);
                 Some(Event::Computed { batch, over_limit })
             }
             Computed::Frozen { batch, frozen } => {
@@ -240,6 +242,7 @@ impl Driver {
 
     pub(super) fn committed(&mut self, batch: BatchTime) -> Event {
         self.note.committed(batch);
+        self.totals.committed(batch);
         let now_ms = self.now_ms();
         self.observer.committed(batch, now_ms);
         self.sources.iter_mut().for_each(|source| source.release(batch));
@@ -280,6 +283,7 @@ impl Driver {
                     positions: (!source.positions.is_empty()).then_some(source.positions),
                 })
                 .collect(),
+            accumulators: self.totals.for_checkpoint(),
         }
     }
 

@@ -339,6 +339,7 @@ impl StreamingContext {
             outbox: outbox.clone(),
             clock: self.clock.clone(),
             bus: self.bus.clone(),
+            accumulators: self.parts.accumulators.clone().into(),
         };
         let wake = outbox.clone();
         self.clock.on_change(Box::new(move || drop(wake.send(Message::Wake))));

@@ -160,6 +160,7 @@ impl Directory {
             runs: Vec::new(),
             sinks: Vec::new(),
             sources: Vec::new(),
+            accumulators: Default::default(),
         };
         let store = StateStore::open(&self.path.join("live"), None, self.options.clone())?;
         publish(&store, &*self.snapshots, &manifest)?;

@@ -18,6 +18,7 @@ use super::observe::Observer;
 use super::plans::Plans;
 use super::settings::Settings;
 use super::status::{ContextState, Status};
+use super::totals::Totals;
 use super::workers::{Compute, Computed, Worker, WriteJob, Written};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -102,6 +103,7 @@ pub(crate) struct Driver {
     pub(crate) stop_deadline: Option<Instant>,
     pub(crate) observer: Observer,
     pub(crate) bus: Arc<Bus>,
+    pub(crate) totals: Totals,
 }
 
 impl Driver {

@@ -60,7 +60,7 @@ const FILE_CURSOR: &str = "\
 e1 1c d7 a0                                      # CRC-32 of all before";
 
 const MANIFEST: &str = "\
-01 00 00 00                                      # version
+02 00 00 00                                      # version
 03 00 00 00 61 70 70                             # application
 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01  # deployment
 b8 0b 00 00 00 00 00 00                          # batch
@@ -85,7 +85,10 @@ f4 01 00 00 00 00 00 00                          # interval
 03 00 00 00 74 2f 30                             # partition
 01 00 00 00 09                                   # position
 01 00 00 00 62                                   # the second
-00 00 00 00 00                                   # has none yet";
+00 00 00 00 00                                   # has none yet
+01 00 00 00                                      # one accumulator
+05 00 00 00 62 6c 61 6e 6b                       # its name
+fe ff ff ff ff ff ff ff                          # its value, -2";
 
 /// What `written` should be: bytes in hex, a comment behind `#` in each line. The page has the same example.
 fn check(what: &str, written: &[u8], example: &str) {
@@ -143,6 +146,7 @@ fn the_bytes_are_those_of_the_page() {
             SourceState { name: "a".into(), positions: Some(vec![position()]) },
             SourceState { name: "b".into(), positions: None },
         ],
+        accumulators: [("blank".into(), -2)].into(),
     };
     check("the engine's section", &manifest.encode(), MANIFEST);
 }

@@ -1,5 +1,7 @@
 //! The engine's section of a checkpoint's manifest, and its bytes (docs/formats.md, "The engine's section").
 
+use std::collections::BTreeMap;
+
 use crate::bytes::{Reader, Writer};
 use crate::error::Result;
 use crate::log::{read_position, write_position};
@@ -7,7 +9,8 @@ use crate::source::{BlockId, PartitionPosition};
 use crate::stream::Fingerprint;
 use crate::time::BatchTime;
 
-const VERSION: u32 = 1;
+/// Version 1 had no accumulators.
+const VERSION: u32 = 2;
 /// Runs that are remembered: as many starts in a row may die before their first commit.
 const MAX_RUNS: usize = 1000;
 
@@ -31,6 +34,8 @@ pub(crate) struct Manifest {
     pub(crate) sinks: Vec<SinkState>,
     /// Every source's position after S.
     pub(crate) sources: Vec<SourceState>,
+    /// The accumulators' values after S, by name; also of those that the program no longer has.
+    pub(crate) accumulators: BTreeMap<String, i64>,
 }
 
 /// What is kept of a sink.
@@ -81,6 +86,10 @@ impl Manifest {
             out.u8(u8::from(source.positions.is_some()));
             out.list(source.positions.as_deref().unwrap_or_default(), write_position);
         });
+        out.list(&self.accumulators.iter().collect::<Vec<_>>(), |out, (name, value)| {
+            out.text(name);
+            out.u64(**value as u64);
+        });
         out.into_bytes()
     }
 
@@ -88,7 +97,7 @@ impl Manifest {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Manifest> {
         let mut bytes = Reader::new("the engine's section of a manifest", bytes);
         let version = bytes.u32()?;
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(bytes.broken(&format!(
                 "it has format version {version}, this program reads version {VERSION}: was the directory written by a newer Millpond?"
             )));
@@ -117,6 +126,10 @@ impl Manifest {
                 let positions = bytes.list(read_position)?;
                 Ok(SourceState { name, positions: has_positions.then_some(positions) })
             })?,
+            accumulators: match version {
+                1 => BTreeMap::new(),
+                _ => bytes.list(|bytes| Ok((bytes.text()?, bytes.u64()? as i64)))?.into_iter().collect(),
+            },
         };
         bytes.end()?;
         Ok(manifest)
@@ -155,6 +168,7 @@ mod tests {
                 },
                 SourceState { name: "b".into(), positions: None },
             ],
+            accumulators: [("blank".into(), -3)].into(),
         }
     }
 
@@ -164,13 +178,22 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_of_version_1_has_no_accumulators() {
+        let wanted = Manifest { accumulators: BTreeMap::new(), ..manifest() };
+        let mut bytes = wanted.encode();
+        bytes[0] = 1;
+        bytes.truncate(bytes.len() - 4);
+        assert_eq!(Manifest::decode(&bytes).ok(), Some(wanted));
+    }
+
+    #[test]
     fn cut_and_newer_manifests_are_errors() {
         let bytes = manifest().encode();
         for length in 0..bytes.len() {
             assert!(Manifest::decode(&bytes[..length]).is_err(), "{length} bytes");
         }
         let mut newer = bytes;
-        newer[0] = 2;
+        newer[0] = 3;
         let message = Manifest::decode(&newer).expect_err("newer").to_string();
         assert!(message.contains("newer Millpond"), "{message}");
     }

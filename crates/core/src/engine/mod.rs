@@ -23,6 +23,7 @@ mod running;
 pub(crate) mod savepoint;
 mod settings;
 mod status;
+mod totals;
 mod workers;
 
 pub use context::{Builder, StreamingContext};

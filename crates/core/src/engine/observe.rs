@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
-use crate::listen::{BatchInfo, Bus, Event, InputInfo, ReceiverInfo};
+use crate::listen::{AccumulatorInfo, BatchInfo, Bus, Event, InputInfo, ReceiverInfo};
 use crate::log::BatchPlan;
 use crate::rate::{Backpressure, RateController};
 use crate::source::SourceEvent;
@@ -90,6 +90,13 @@ impl Observer {
             self.bus.send(Event::BatchStarted(under_way.info.clone()));
         }
         true
+    }
+
+    /// A batch has been computed, and has added this to the accumulators.
+    pub(crate) fn computed(&mut self, batch: BatchTime, accumulators: Vec<AccumulatorInfo>) {
+        if let Some(under_way) = self.under_way.get_mut(&batch) {
+            under_way.info.accumulators = accumulators;
+        }
     }
 
     pub(crate) fn freezing(&mut self, batch: BatchTime) {

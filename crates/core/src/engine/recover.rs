@@ -17,10 +17,11 @@ use super::plans::LogState;
 use super::rules::Stored;
 use super::settings::Settings;
 use super::status::Status;
+use super::totals::Totals;
 use super::workers::{Compute, Computer, Worker, WriteJob};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::exec::{Executor, Pool};
+use crate::exec::{Accumulator, Executor, Pool};
 use crate::listen::Bus;
 use crate::log::{BatchLog, BlockLog, Budget, LogEntry, Unplanned};
 use crate::sink::{Cursor, Guarantee, Shared, SinkStart};
@@ -68,7 +69,19 @@ impl Start {
         // 3. The sinks: each says what it has committed, first without disturbing anybody.
         let mut run = [0; 16];
         directory::random(&mut run)?;
-        let GraphParts { sources, operators, sinks, outputs, upkeep, windows, fingerprint, needs_every_batch } = parts;
+        let GraphParts {
+            sources,
+            operators,
+            sinks,
+            outputs,
+            upkeep,
+            windows,
+            accumulators,
+            fingerprint,
+            needs_every_batch,
+        } = parts;
+        let accumulators: Arc<[Accumulator]> = accumulators.into();
+        let totals = Totals::new(accumulators.clone(), &manifest.accumulators);
         super::rules::check_interval(&windows, manifest.interval_ms, settings.interval_ms())?;
         let infos: Vec<SinkInfo> = sinks
             .iter()
@@ -89,7 +102,9 @@ impl Start {
             sinks.into_iter().map(|entry| NamedSink { name: entry.name, sink: entry.sink, begun: None }).collect();
         let report = outbox.clone();
         let committer = Committer::start(named, &name, move |outcome| drop(report.send(Message::Outcome(outcome))))?;
-        let executor = Arc::new(Executor::new(Pool::new(settings.threads(), &name)?, settings.task_attempts));
+        let mut executor = Executor::new(Pool::new(settings.threads(), &name)?, settings.task_attempts);
+        executor.has_accumulators = !accumulators.is_empty();
+        let executor = Arc::new(executor);
         let computer = Computer {
             outputs,
             upkeep,
@@ -100,6 +115,7 @@ impl Start {
             every_batch: needs_every_batch,
             bus: bus.clone(),
             clock: clock.clone(),
+            accumulators: accumulators.clone(),
         };
         let report = outbox.clone();
         let computer = Worker::start(format!("{name}-batches"), move |job| {
@@ -174,6 +190,7 @@ impl Start {
             note: Note::default(),
             observer,
             bus,
+            totals,
         };
         let outcome = driver.recover_from_outside(schedule, unplanned);
         driver.status.update(|shown| shown.progress.recovery_ms = since.elapsed().as_millis() as u64);
@@ -264,6 +281,7 @@ impl Driver {
         let fenced = self.cursors(true, &starts)?;
         self.check_cursors(&fenced)?;
         self.open_state()?;
+        self.totals.recover(&self.manifest.accumulators);
         for sink in &mut self.sinks {
             sink.chain = self.manifest.sink(&sink.name).map_or(0, |kept| kept.digest);
         }

@@ -186,6 +186,7 @@ mod tests {
             runs: vec![[2; 16]],
             sinks: Vec::new(),
             sources: Vec::new(),
+            accumulators: Default::default(),
         }
     }
 

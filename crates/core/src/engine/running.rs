@@ -1,5 +1,6 @@
 //! A handle on a running context: its progress, and how it is stopped and waited for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::driver::Message;
 use super::status::{ContextState, Progress, Shown, Status};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::exec::Accumulator;
 use crate::listen::{Bus, ProgressTracker, StreamingListener, is_listener_thread};
 use crate::time::BatchTime;
 
@@ -19,6 +21,7 @@ pub struct Running {
     pub(super) outbox: Sender<Message>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) bus: Arc<Bus>,
+    pub(super) accumulators: Arc<[Accumulator]>,
 }
 
 impl std::fmt::Debug for Running {
@@ -41,6 +44,12 @@ impl Running {
     /// The batches that wait and run, the newest 1,000 that have completed, and counts.
     pub fn batches(&self) -> &ProgressTracker {
         self.bus.progress()
+    }
+
+    /// The values of the accumulators after the newest committed batch, by name.
+    pub fn accumulators(&self) -> BTreeMap<String, i64> {
+        let value = |accumulator: &Accumulator| (accumulator.name().to_string(), accumulator.value());
+        self.accumulators.iter().map(value).collect()
     }
 
     /// Adds a listener, which hears what happens from now on. See also [`Builder::listener`](crate::Builder::listener).

@@ -10,7 +10,7 @@ use millpond_state::{Frozen, LocalSnapshotStore, SnapshotInfo, StateStore};
 use super::BatchTimes;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::exec::Executor;
+use crate::exec::{Accumulator, Executor, accumulator};
 use crate::listen::{Bus, Event, OutputOperationInfo};
 use crate::rdd::RddEnv;
 use crate::sink::Digest;
@@ -84,9 +84,22 @@ pub(crate) struct Told {
 
 /// What the computing thread reports.
 pub(crate) enum Computed {
-    Batch { batch: BatchTime, digests: Vec<Digest>, over_limit: bool },
-    Frozen { batch: BatchTime, frozen: Frozen },
-    Failed { batch: BatchTime, attempts: u32, error: Error },
+    Batch {
+        batch: BatchTime,
+        digests: Vec<Digest>,
+        /// What it has added, by accumulator.
+        added: Vec<i64>,
+        over_limit: bool,
+    },
+    Frozen {
+        batch: BatchTime,
+        frozen: Frozen,
+    },
+    Failed {
+        batch: BatchTime,
+        attempts: u32,
+        error: Error,
+    },
 }
 
 /// What the computing thread needs of the graph and of the settings.
@@ -101,6 +114,7 @@ pub(crate) struct Computer {
     pub(crate) every_batch: bool,
     pub(crate) bus: Arc<Bus>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) accumulators: Arc<[Accumulator]>,
 }
 
 impl Computer {
@@ -114,11 +128,13 @@ impl Computer {
                 let span = tracing::info_span!("batch", time = %times.last);
                 let _entered = span.enter();
                 let outputs = BatchOutputs { targets };
+                self.accumulators.iter().for_each(Accumulator::begin_batch);
                 let outcome = self.compute(times, inputs, empty, &outputs, told);
                 let report = match outcome {
                     Ok(()) => Computed::Batch {
                         batch: times.last,
                         digests: outputs.targets.iter().map(|target| target.digest()).collect(),
+                        added: self.accumulators.iter().map(Accumulator::added).collect(),
                         over_limit: store.over_limit(),
                     },
                     Err(error) => {
@@ -184,8 +200,10 @@ impl Computer {
                 self.bus.send(Event::OperationStarted(operation.clone()));
                 (told, operation)
             });
-            let outcome =
-                output.run(&run, outputs).map_err(|error| error.context(format!("output `{}`", output.name())));
+            // What a function adds outside of tasks, in for_each_rdd.
+            let (outcome, added) = accumulator::stage(|| output.run(&run, outputs));
+            let outcome = outcome.map_err(|error| error.context(format!("output `{}`", output.name())));
+            added.keep();
             if let Some((told, mut operation)) = operation {
                 operation.end_ms = Some(self.now_ms(told));
                 operation.failure = outcome.as_ref().err().map(Error::to_string);

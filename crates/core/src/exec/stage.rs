@@ -32,11 +32,13 @@ pub(crate) struct Executor {
     pub(crate) max_attempts: u32,
     /// How often the task was tried that failed last.
     pub(crate) failed_attempts: AtomicU32,
+    /// The pipeline has accumulators: what a user's function may compute more than once is kept, so that it counts once.
+    pub(crate) has_accumulators: bool,
 }
 
 impl Executor {
     pub(crate) fn new(pool: Pool, max_attempts: u32) -> Self {
-        Executor { pool, max_attempts, failed_attempts: AtomicU32::new(0) }
+        Executor { pool, max_attempts, failed_attempts: AtomicU32::new(0), has_accumulators: false }
     }
 }
 

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::accumulator;
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::BatchTime;
 
@@ -46,10 +47,12 @@ impl Task {
 
     /// Runs the task's work, catching panics; keeps or undoes what it staged.
     pub(crate) fn attempt(self, work: impl FnOnce(&Task) -> Result<()>) -> Result<()> {
-        let outcome = catch_unwind(AssertUnwindSafe(|| work(&self))).unwrap_or_else(|panic| Err(panicked(&*panic)));
+        let (outcome, added) = accumulator::stage(|| catch_unwind(AssertUnwindSafe(|| work(&self))));
+        let outcome = outcome.unwrap_or_else(|panic| Err(panicked(&*panic)));
         let effects = self.effects.take();
         match outcome {
             Ok(()) => {
+                added.keep();
                 // Half of it kept is no state to try again from.
                 effects.into_iter().try_for_each(|effect| effect.keep()).map_err(|error| {
                     Error::new(ErrorKind::Restart, "what a task staged could not be kept").with_source(error)

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Compute, Out, Rdd};
 use crate::error::{Error, ErrorKind, Result};
-use crate::exec::{Stage, Task};
+use crate::exec::{Stage, Task, accumulator};
 
 /// Fills the buckets of task `m`: one for each reading partition.
 type Fill<B> = Box<dyn Fn(usize, &Task) -> Result<Vec<B>> + Send + Sync>;
@@ -74,7 +74,7 @@ impl<B: Send + 'static> Exchange<B> {
             let bucket = match buckets[m].take() {
                 Some(bucket) => bucket,
                 // A failed try took it: once more from the lineage.
-                None if self.repeatable() => (self.fill)(m, task)?.swap_remove(r),
+                None if self.repeatable() => accumulator::muted(|| (self.fill)(m, task))?.swap_remove(r),
                 None => {
                     return Err(Error::new(
                         ErrorKind::Restart,

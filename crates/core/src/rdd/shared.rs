@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Compute, Out, Rdd, RddEnv, Refused};
 use crate::error::Result;
-use crate::exec::{Stage, Task};
+use crate::exec::{Stage, Task, accumulator};
 use crate::source::RefusedRecord;
 
 /// The kept partitions. A partition is locked while one reader copies a chunk out of it.
@@ -34,11 +34,7 @@ impl<T: Send + 'static> Stage for Kept<T> {
     }
 
     fn run(&self, task: &Task) -> Result<()> {
-        let mut chunks = Vec::new();
-        self.parent.op.compute(task.partition, task, &mut |chunk| {
-            chunks.push(chunk);
-            Ok(())
-        })?;
+        let chunks = chunks(&self.parent, task.partition, task)?;
         *self.partitions[task.partition].lock().unwrap_or_else(PoisonError::into_inner) = Some(chunks);
         Ok(())
     }
@@ -50,6 +46,16 @@ impl<T: Send + 'static> Stage for Kept<T> {
     fn done(&self) -> &AtomicBool {
         &self.done
     }
+}
+
+/// The records of a partition.
+fn chunks<T: Send + 'static>(rdd: &Rdd<T>, partition: usize, task: &Task) -> Result<Vec<Vec<T>>> {
+    let mut chunks = Vec::new();
+    rdd.op.compute(partition, task, &mut |chunk| {
+        chunks.push(chunk);
+        Ok(())
+    })?;
+    Ok(chunks)
 }
 
 impl<T: Send + 'static> Rdd<T> {
@@ -81,8 +87,8 @@ impl<T: Send + 'static> Compute<T> for Taken<T> {
         let taken = self.0.partitions[partition].lock().unwrap_or_else(PoisonError::into_inner).take();
         match taken {
             Some(chunks) => chunks.into_iter().try_for_each(out),
-            // A failed try took them.
-            None => self.0.parent.op.compute(partition, task, out),
+            // A failed try took them. What comes of them was undone and counts again; they themselves have been counted.
+            None => accumulator::muted(|| chunks(&self.0.parent, partition, task))?.into_iter().try_for_each(out),
         }
     }
 

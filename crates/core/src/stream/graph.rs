@@ -10,7 +10,11 @@ use std::time::Duration;
 
 use super::{AnyOperator, AnySource, Output};
 use crate::error::{Error, Result};
+use crate::exec::Accumulator;
 use crate::sink::{IntoSink, Sink};
+
+/// The most accumulators of a pipeline.
+const MAX_ACCUMULATORS: usize = 1000;
 
 /// Where a pipeline is described. Given to the function that `open` calls, on every start: closures are never stored.
 ///
@@ -61,6 +65,7 @@ pub(crate) struct GraphParts {
     pub(crate) upkeep: Vec<Box<dyn Output>>,
     /// The windows by name: they stand on the batch interval.
     pub(crate) windows: Vec<Arc<str>>,
+    pub(crate) accumulators: Vec<Accumulator>,
     pub(crate) fingerprint: Fingerprint,
     /// Whether some operator has to be called for every batch, also of a stretch without input.
     pub(crate) needs_every_batch: bool,
@@ -207,6 +212,50 @@ impl Graph<'_> {
         let memo = self.next_memo();
         self.described.refused.borrow().get(source)?.set(memo).ok()?;
         Some(memo)
+    }
+
+    /// A named sum that functions of this pipeline add to: counted exactly once a committed batch, kept over restarts. Move clones of it
+    /// into the functions, and read it with [`value`](Accumulator::value) or
+    /// [`Running::accumulators`](crate::Running::accumulators).
+    ///
+    /// ```
+    /// # use millpond_core::{StreamingContext, sink::FileSink, source::{Queue, QueueSource}};
+    /// # fn main() -> millpond_core::Result<()> {
+    /// # let place = tempfile::tempdir().unwrap();
+    /// # let (pond, output) = (place.path().join("pond"), place.path().join("out"));
+    /// # let queue = Queue::new();
+    /// # queue.push(vec!["a".to_owned(), "".into(), "b".into()]);
+    /// let (context, blank) = StreamingContext::builder("lines").directory(pond).open_with(|graph| {
+    ///     let blank = graph.accumulator("blank-lines");
+    ///     let counted = blank.clone();
+    ///     let lines = graph.source("lines", QueueSource::one_at_a_time(&queue).replayable());
+    ///     let lines = lines.filter(move |line| {
+    ///         counted.add(i64::from(line.is_empty()));
+    ///         !line.is_empty()
+    ///     });
+    ///     lines.sink_text("out", FileSink::text(&output));
+    ///     Ok(blank)
+    /// })?;
+    /// context.start()?.stop_gracefully()?;
+    /// assert_eq!(blank.value(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn accumulator(&self, name: &str) -> Accumulator {
+        let accumulator = Accumulator::new(name.into());
+        let mut parts = self.described.parts.borrow_mut();
+        if name.is_empty() || name.len() > 100 {
+            self.fail(format!("the name {name:?} of an accumulator: it must have 1 to 100 bytes"));
+        }
+        if parts.accumulators.iter().any(|other| **other.name() == *name) {
+            self.fail(format!("two accumulators are named `{name}`: clone the first one to add to it in two places"));
+        }
+        if parts.accumulators.len() == MAX_ACCUMULATORS {
+            self.fail(format!("`{name}` is one accumulator more than {MAX_ACCUMULATORS}"));
+        } else {
+            parts.accumulators.push(accumulator.clone());
+        }
+        accumulator
     }
 
     pub(crate) fn add_operator(&self, operator: Arc<dyn AnyOperator>) {

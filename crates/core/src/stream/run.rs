@@ -48,7 +48,7 @@ pub(crate) fn share<T: Clone + Send + 'static>(memo: usize, node: Arc<dyn Node<T
     Arc::new(move |run: &Arc<BatchRun>| run.once(memo, || Ok(node.rdd(run)?.cache())))
 }
 
-/// The `Rdd` as a user's function may have it: it can compute it as often as it likes.
+/// The `Rdd` as a user's function may have it: it can compute it as often as it likes, and accumulators count it once.
 pub(crate) fn for_user<T: Clone + Send + 'static>(rdd: Rdd<T>) -> Rdd<T> {
-    if rdd.op.repeatable() { rdd } else { rdd.cache() }
+    if rdd.op.repeatable() && !rdd.env.executor.has_accumulators { rdd } else { rdd.cache() }
 }
