@@ -11,4 +11,5 @@ mod rate;
 mod savepoints;
 mod state;
 mod support;
+mod timeouts;
 mod windows;

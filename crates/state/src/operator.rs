@@ -29,7 +29,8 @@ pub struct OperatorSpec<V> {
     pub(crate) name: String,
     pub(crate) kind: String,
     pub(crate) version: u32,
-    pub(crate) migrations: BTreeMap<u32, (String, Migrate<V>)>,
+    /// By kind and version of what is stored.
+    pub(crate) migrations: BTreeMap<(String, u32), (String, Migrate<V>)>,
 }
 
 impl<V: StateValue> OperatorSpec<V> {
@@ -50,12 +51,25 @@ impl<V: StateValue> OperatorSpec<V> {
     /// Says how a value of one particular older version is made into a present one.
     #[must_use]
     pub fn migrate_from<Old: StateValue>(
+        self,
+        version: u32,
+        migrate: impl Fn(Old) -> V + Send + Sync + 'static,
+    ) -> Self {
+        let kind = self.kind.clone();
+        self.migrate_from_kind(kind, version, migrate)
+    }
+
+    /// As [`migrate_from`](Self::migrate_from), from what an operator of another kind has stored under this name; the version
+    /// may be the present one.
+    #[must_use]
+    pub fn migrate_from_kind<Old: StateValue>(
         mut self,
+        kind: impl Into<String>,
         version: u32,
         migrate: impl Fn(Old) -> V + Send + Sync + 'static,
     ) -> Self {
         let migrate: Migrate<V> = Box::new(move |payload| Ok(migrate(crate::codec::decode::<Old>(payload)?)));
-        self.migrations.insert(version, (shape_of::<Old>().text, migrate));
+        self.migrations.insert((kind.into(), version), (shape_of::<Old>().text, migrate));
         self
     }
 
@@ -67,27 +81,28 @@ impl<V: StateValue> OperatorSpec<V> {
             return refuse(format!("an operator's name must have 1 to 200 bytes, not {}: {name:.40}", name.len()));
         }
         let Some(stored) = stored else { return Ok(None) };
-        if stored.kind != self.kind {
+        let same_kind = stored.kind == self.kind;
+        if !same_kind && self.migrations.keys().all(|(kind, _)| *kind != stored.kind) {
             return refuse(format!(
                 "operator `{name}` is {} in this checkpoint, in the code it is {}. Give the new operator another name or go back",
                 stored.kind, self.kind
             ));
         }
         let old = &stored.schema;
-        if old == schema {
+        if same_kind && old == schema {
             return Ok(None);
         }
         let both = format!(
             "operator `{name}` stores {} in this checkpoint (schema {}), the code now wants {}",
             old.shape, old.version, schema.shape
         );
-        if old.version == schema.version {
+        if same_kind && old.version == schema.version {
             return refuse(format!("{both}. Give the operator `.schema({}, migrate)` or go back.", old.version + 1));
         }
         if old.version > schema.version {
             return refuse(format!("{both} (schema {}), which is older. Start the newer program.", schema.version));
         }
-        match self.migrations.get(&old.version) {
+        match self.migrations.get(&(stored.kind.clone(), old.version)) {
             None => refuse(format!(
                 "{both} (schema {}), and there is no migration from schema {}: add `.migrate_from({}, migrate)`.",
                 schema.version, old.version, old.version

@@ -52,6 +52,12 @@ impl KeyBlock {
         Ok(())
     }
 
+    /// Adds a key that is encoded already; `hash` is [`codec::key_hash`] of it.
+    #[inline]
+    pub fn push_encoded(&mut self, hash: u64, key: &[u8]) {
+        self.keys.push((hash, Key::new(key)));
+    }
+
     /// Keys in it.
     #[inline]
     pub fn len(&self) -> usize {

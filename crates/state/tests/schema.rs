@@ -128,6 +128,25 @@ fn another_kind_of_operator_under_the_same_name_is_refused() {
 }
 
 #[test]
+fn a_kind_that_changes_on_purpose_is_migrated_also_at_the_same_version() {
+    let pond = pond_with_counts();
+    let spec = || OperatorSpec::<(u64, u64)>::new("counts", "timed").migrate_from_kind("test", 1, |n: u64| (n, 7));
+    {
+        let store = pond.open();
+        let timed = store.operator(spec()).unwrap();
+        assert_eq!(get(&store, &timed, "12"), Some((12, 7)));
+        drop(timed);
+        pond.checkpoint(&store, 2);
+    }
+    let store = pond.open();
+    let timed = store.operator(spec()).unwrap();
+    assert_eq!(get(&store, &timed, "12"), Some((12, 7)), "migrated once");
+    drop((store, timed));
+    let other = refusal(&pond, OperatorSpec::new("counts", "test").migrate_from_kind("timed", 1, |n: u64| n));
+    assert!(other.contains("stores [u64; 2]") && other.contains("its migration takes u64"), "{other}");
+}
+
+#[test]
 fn a_type_that_cannot_be_traced_is_kept_by_its_name() {
     let pond = Pond::small();
     {

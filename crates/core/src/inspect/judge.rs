@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use millpond_state::OperatorRecord;
+
 use super::checkpoints::Checkpoints;
 use super::log::FoundLog;
 use super::positions::{self, hex};
@@ -66,20 +68,32 @@ pub(super) fn inspection(
         records_to_replay: plans.iter().map(BatchPlan::records).sum(),
         log: log.report,
         checkpoints: all,
-        operators: operators
-            .into_iter()
-            .map(|operator| InspectedOperator {
-                name: operator.name,
-                kind: operator.kind,
-                keys: operator.keys,
-                table_bytes: operator.table_bytes,
-                schema_version: operator.schema.version,
-                schema: operator.schema.shape,
-            })
-            .collect(),
+        operators: inspected(&operators),
         sinks: sinks(&manifest, noted.as_ref(), &cursors),
         sources: sources(&manifest, &plans),
     }
+}
+
+/// The operators of the program, each with all it keeps: what is named `operator/...` belongs to it.
+fn inspected(operators: &[OperatorRecord]) -> Vec<InspectedOperator> {
+    let owner = |operator: &OperatorRecord| operator.name.split('/').next().unwrap_or_default().to_owned();
+    let mut shown: Vec<InspectedOperator> = Vec::new();
+    // In the order of their names: an owner comes before what belongs to it, if it has a family of its own.
+    for operator in operators {
+        let name = owner(operator);
+        match shown.iter_mut().find(|one| one.name == name) {
+            Some(one) => one.table_bytes += operator.table_bytes,
+            None => shown.push(InspectedOperator {
+                name,
+                kind: operator.kind.clone(),
+                keys: operator.keys,
+                table_bytes: operator.table_bytes,
+                schema_version: operator.schema.version,
+                schema: operator.schema.shape.clone(),
+            }),
+        }
+    }
+    shown
 }
 
 /// C: what the sinks say, if all can be read from here; else the note; else S.

@@ -190,6 +190,14 @@ impl Graph<'_> {
         name
     }
 
+    /// Adds a parameter to the description of an operator, after its kind.
+    pub(crate) fn add_parameter(&self, name: &str, kind: &str, parameter: &str) {
+        let mut parts = self.described.parts.borrow_mut();
+        if let Some(described) = parts.fingerprint.0.get_mut(name) {
+            *described = described.replacen(kind, &format!("{kind} {parameter}"), 1);
+        }
+    }
+
     pub(crate) fn name_source(&self, name: &str, kind: &str, identity: &str) -> Arc<str> {
         self.name(name, &format!("{kind} source"), identity, &[])
     }

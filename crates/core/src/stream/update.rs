@@ -4,13 +4,13 @@ use std::iter::Sum;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millpond_state::{KeyBlock, Operator, PartitionGuard, codec};
+use millpond_state::{KeyBlock, PartitionGuard, codec};
 
-use super::state::{ComputeOnce, StagedState, Stateful};
+use super::state::{ComputeOnce, Gathered, KeyedState, Opened, Snapshots, StagedState, Times};
 use super::{AnyOperator, DStream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Stage, Task};
-use crate::rdd::{Bucket, CHUNK, Compute, Key, Keyed, KeyedExchange, Out, Rdd, Value, shuffle};
+use crate::rdd::{Bucket, CHUNK, Compute, Key, Keyed, KeyedExchange, Out, Rdd, RddEnv, Value, shuffle};
 use crate::time::BatchTime;
 
 /// The new values of one key in one batch, in record order.
@@ -89,6 +89,15 @@ impl<'g, K: Key, V: Send + 'static> DStream<'g, (K, V)> {
         self.update(name, "update_state_by_key", true, f)
     }
 
+    /// As [`update_touched_by_key`](Self::update_touched_by_key), with the batch time and the key: `f(time, key, new values, old state)`.
+    pub fn update_touched_by_key_with<S: Value>(
+        self,
+        name: &str,
+        f: impl Fn(BatchTime, &K, Values<'_, V>, Option<S>) -> Option<S> + Send + Sync + 'static,
+    ) -> DStream<'g, (K, S)> {
+        self.update(name, "update_touched_by_key", false, f)
+    }
+
     fn update<S: Value>(
         self,
         name: &str,
@@ -97,25 +106,33 @@ impl<'g, K: Key, V: Send + 'static> DStream<'g, (K, V)> {
         f: impl Fn(BatchTime, &K, Values<'_, V>, Option<S>) -> Option<S> + Send + Sync + 'static,
     ) -> DStream<'g, (K, S)> {
         let name = self.graph.name(name, kind, "", &self.upstream);
-        let state = Stateful::<S>::new(name.clone(), kind);
-        self.graph.add_operator(state.clone());
+        let keyed = KeyedState::<K, S>::new(name.clone(), kind, false);
+        self.graph.add_operator(keyed.clone());
         if all_keys {
             self.graph.needs_every_batch();
         }
         let (node, graph) = (self.node(), self.graph.clone());
         let f = Arc::new(f);
         let scratch = Arc::new(Scratch::default());
-        let operator: Arc<dyn AnyOperator> = state.clone();
+        let operator: Arc<dyn AnyOperator> = keyed.clone();
         let mut stream = DStream::new(graph, name.clone(), vec![name.clone()], move |run| {
-            let rdd = node.rdd(run)?;
-            let env = rdd.env.clone();
-            let computed = (0..env.partitions).map(|_| Arc::default()).collect();
-            let exchange = shuffle(rdd, &name);
-            let (operator, scratch) = (state.operator()?, scratch.clone());
-            Ok(Rdd::new(
-                env,
-                UpdateRdd { exchange, operator, all_keys, f: f.clone(), label: name.clone(), computed, scratch },
-            ))
+            keyed.rdd(run, |snapshots| {
+                let rdd = node.rdd(run)?;
+                let env = rdd.env.clone();
+                let rdd = UpdateRdd {
+                    exchange: shuffle(rdd, &name),
+                    opened: keyed.opened()?,
+                    keyed: keyed.clone(),
+                    snapshots,
+                    env: env.clone(),
+                    all_keys,
+                    f: f.clone(),
+                    label: name.clone(),
+                    computed: (0..env.partitions).map(|_| Arc::default()).collect(),
+                    scratch: scratch.clone(),
+                };
+                Ok(Rdd::new(env, rdd))
+            })
         });
         stream.operator = Some(operator);
         stream
@@ -125,7 +142,10 @@ impl<'g, K: Key, V: Send + 'static> DStream<'g, (K, V)> {
 /// The state of a batch, computed from that of the batch before.
 struct UpdateRdd<K, V, S: Value, F> {
     exchange: Arc<KeyedExchange<K, V>>,
-    operator: Operator<S>,
+    opened: Opened<S>,
+    keyed: Arc<KeyedState<K, S>>,
+    snapshots: Option<Arc<Snapshots<K, S>>>,
+    env: Arc<RddEnv>,
     all_keys: bool,
     f: Arc<F>,
     label: Arc<str>,
@@ -212,9 +232,9 @@ where
         let buckets = self.exchange.take(partition, task)?;
         task.enter(&self.label);
         let mut groups = self.scratch.take();
-        let state = self.update(partition, task, buckets, &mut groups, out)?;
+        let (state, times) = self.update(partition, task, buckets, &mut groups, out)?;
         self.scratch.give_back(groups);
-        task.stage(StagedState { state, once });
+        task.stage(StagedState { state, times, once });
         Ok(())
     }
 
@@ -241,8 +261,9 @@ where
         buckets: Vec<Bucket<Keyed<K, V>>>,
         groups: &mut Groups,
         out: &mut Out<'_, (K, S)>,
-    ) -> Result<PartitionGuard<S>> {
-        let mut state = self.operator.partition(partition);
+    ) -> Result<(PartitionGuard<S>, Option<Times>)> {
+        let mut state = self.opened.plain(&self.label)?.partition(partition);
+        let times = self.keyed.begin(&self.opened, &mut state, partition, &self.env)?;
         let count: usize = buckets.iter().map(Bucket::len).sum();
         if count >= END as usize {
             return Err(Error::new(
@@ -272,12 +293,17 @@ where
 
         let mut made = Vec::with_capacity(CHUNK.min(keys.len()));
         let mut checked = false;
+        // What visits every key gathers them on the way: a visit that changes states may put them where they cannot be read again.
+        let mut gathered = (self.all_keys && self.snapshots.is_some()).then(Gathered::new);
         for (group, key) in groups.groups.iter().zip(keys) {
             let new = Values { all: &mut values, next: &groups.next, at: group.first };
             let stored = state.get_mut(group.slot);
             let updated = (self.f)(task.batch, &key, new, stored.take());
             if let Some(updated) = &updated {
                 super::state::check_first(&mut checked, updated, &self.label)?;
+                if let Some(gathered) = &mut gathered {
+                    gathered.add(codec::decode(&encoded(&key)?)?, updated.clone());
+                }
                 made.push((key, updated.clone()));
             }
             *stored = updated;
@@ -298,6 +324,9 @@ where
                 let no_values = Values { all: &mut none, next: &[], at: END };
                 let updated = (self.f)(task.batch, &key, no_values, visited.take());
                 if let Some(updated) = &updated {
+                    if let Some(gathered) = &mut gathered {
+                        gathered.add(codec::decode(visited.key())?, updated.clone());
+                    }
                     made.push((key, updated.clone()));
                     if made.len() == CHUNK {
                         out(std::mem::replace(&mut made, Vec::with_capacity(CHUNK)))?;
@@ -311,6 +340,17 @@ where
         if !made.is_empty() {
             out(made)?;
         }
-        Ok(state)
+        if let Some(snapshots) = &self.snapshots {
+            let gathered = gathered.map_or_else(|| Gathered::all(&mut state, |state| state), Ok)?;
+            snapshots.set(partition, gathered);
+        }
+        Ok((state, times))
     }
+}
+
+/// A key that has no `Clone` is copied by its encoding.
+fn encoded<K: Key>(key: &K) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    codec::encode(key, &mut bytes)?;
+    Ok(bytes)
 }

@@ -1,5 +1,10 @@
 //! What all stateful operators share: their place in the state store, and the task that holds a partition of it.
 
+mod initial;
+mod keyed;
+mod snapshots;
+mod times;
+
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,13 +17,34 @@ use crate::rdd::Value;
 
 use super::DStream;
 
+pub(crate) use initial::GivenStates;
+pub(crate) use keyed::{Began, Held, KeyedState, Opened, SchemaStep, Timed};
+pub(crate) use snapshots::{Gathered, Snapshots};
+pub(crate) use times::{Begun, Entries, Times, keys};
+
 /// A stateful operator without its types, as the engine opens it at every recovery.
 pub(crate) trait AnyOperator: Send + Sync {
     fn name(&self) -> &str;
     fn open(&self, store: &StateStore) -> Result<()>;
     fn close(&self);
-    /// Takes a version step of the state's type (a boxed [`Step`]); says no if it is of another type.
+    /// Takes a version step of the state's type (a boxed [`SchemaStep`]); says no if it is of another type.
     fn set_schema(&self, step: Box<dyn Any>) -> bool;
+    /// Takes a timeout; says why not if there can be none.
+    fn set_timeout(&self, _timeout_ms: u64) -> Result<(), String> {
+        Err("it has no timeouts: only map_with_state has".into())
+    }
+    /// Takes an initial state.
+    fn give_initial(&self, _states: GivenStates) -> Result<()> {
+        Err(Error::configuration("it keeps no state for each key"))
+    }
+    /// Its [`KeyedState`], if it is one: for what needs the types of keys and states.
+    fn keyed(&self) -> Option<&dyn Any> {
+        None
+    }
+    /// The types of keys and states, for messages.
+    fn types(&self) -> &'static str {
+        "not one for each key"
+    }
 }
 
 /// Adds a version and a migration to an operator's spec.
@@ -64,10 +90,8 @@ impl<V: Value> AnyOperator for Stateful<V> {
     }
 
     fn set_schema(&self, step: Box<dyn Any>) -> bool {
-        let step = step.downcast::<Step<V>>().map(|step| *step).ok();
-        let fits = step.is_some();
-        *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = step;
-        fits
+        let step = step.downcast::<SchemaStep<V>>().ok();
+        step.map(|step| *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = Some(step.plain())).is_some()
     }
 }
 
@@ -93,7 +117,7 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
         version: u32,
         migrate: impl Fn(Old) -> New + Send + Sync + Clone + 'static,
     ) -> DStream<'g, T> {
-        let step: Step<New> = Box::new(move |spec: OperatorSpec<New>| spec.schema(version, migrate.clone()));
+        let step = SchemaStep::new(version, migrate);
         match &self.operator {
             Some(operator) if operator.set_schema(Box::new(step)) => {}
             Some(operator) => self.graph.fail(format!(
@@ -110,16 +134,22 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
 /// Staged changes of a partition: they stay if the task ends well.
 pub(crate) struct StagedState<V: Value> {
     pub(crate) state: PartitionGuard<V>,
+    /// The rows beside the state, if there are any.
+    pub(crate) times: Option<Times>,
     pub(crate) once: ComputeOnce,
 }
 
 impl<V: Value> Effect for StagedState<V> {
     fn keep(mut self: Box<Self>) -> Result<()> {
         self.once.kept();
+        if let Some(times) = self.times {
+            times.into_rows().commit_task()?;
+        }
         Ok(self.state.commit_task()?)
     }
 
     fn undo(mut self: Box<Self>) {
+        // The rows beside it roll back when they are let go.
         self.state.rollback_task();
     }
 }

@@ -1,0 +1,296 @@
+//! The rows a keyed operator keeps beside its state, in a column family of their own: that it has begun, and which keys
+//! time out when.
+//!
+//! A key with a timeout has one entry: its bytes, in the bucket of the deadline it had when it was scheduled. Only buckets
+//! whose deadlines have passed are looked at, and each of their keys looked up: one that was used meanwhile is entered again
+//! at its new deadline. So a key costs one entry, and one look for each timeout that passes, however many keys there are,
+//! and a restart has nothing to load. A bucket is a run of chunks; a row's key carries a salt that brings it into the
+//! partition of its keys.
+
+use std::collections::BTreeMap;
+
+use millpond_state::{Operator, PartitionGuard, Slot, codec};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::rdd::RddEnv;
+
+/// A chunk that has so many bytes is full: what one more entry may have to copy.
+const CHUNK_BYTES: usize = 4096;
+
+/// Bucket heads read at once.
+const HEADS: usize = 4096;
+
+/// A row of the family.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Row {
+    /// One a partition, once the operator has had its first batch.
+    Begun(Begun),
+    Chunk(Chunk),
+}
+
+/// That an operator has begun, and how far it has looked for keys that time out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Begun {
+    /// `None` without a timeout.
+    pub(crate) timeout_ms: Option<u64>,
+    /// Deadlines that one bucket holds.
+    pub(crate) bucket_ms: u64,
+    /// Of the buckets: a changed timeout schedules all keys anew.
+    pub(crate) generation: u32,
+    /// The batch up to which buckets have been looked at.
+    pub(crate) checked_ms: u64,
+}
+
+/// Keys of a bucket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Chunk {
+    /// In the first chunk of a bucket: how many there are after it.
+    more: u32,
+    /// In the first chunk: the earliest deadline of all.
+    earliest_ms: u64,
+    /// Each key as four bytes of length and its encoding.
+    #[serde(with = "as_bytes")]
+    keys: Vec<u8>,
+}
+
+/// The key of a row; its encoding is followed by that of the salt.
+#[derive(Serialize, Deserialize)]
+enum RowKey {
+    Begun,
+    Chunk { generation: u32, bucket: u64, chunk: u32 },
+}
+
+/// Keys to be entered: by bucket the earliest deadline and the keys, each with its length.
+#[derive(Default)]
+pub(crate) struct Entries(BTreeMap<u64, (u64, Vec<u8>)>);
+
+impl Entries {
+    pub(crate) fn add(&mut self, bucket: u64, deadline_ms: u64, key: &[u8]) {
+        let (earliest, keys) = self.0.entry(bucket).or_insert((deadline_ms, Vec::new()));
+        *earliest = deadline_ms.min(*earliest);
+        // A key is at most as long as the codec allows, 64 MiB.
+        keys.extend_from_slice(&(key.len() as u32).to_le_bytes());
+        keys.extend_from_slice(key);
+    }
+}
+
+/// The keys in entries, in order.
+pub(crate) fn keys(mut entries: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = entries.split_first_chunk::<4>()?;
+        let (key, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        entries = rest;
+        Some(key)
+    })
+}
+
+/// The rows of one partition, held by its task.
+pub(crate) struct Times {
+    rows: PartitionGuard<Row>,
+    partition: usize,
+    partitions: usize,
+    shards: u16,
+    begun: Slot,
+}
+
+impl Times {
+    /// Locks a partition's rows; gives what the operator has noted there, `None` before its first batch.
+    pub(crate) fn of(operator: &Operator<Row>, partition: usize, env: &RddEnv) -> Result<(Times, Option<Begun>)> {
+        let mut rows = operator.partition(partition);
+        let (shards, partitions) = (env.shards, env.partitions);
+        let (hash, key) = row_key(&RowKey::Begun, partition, partitions, shards)?;
+        let begun = rows.slot(hash, &key);
+        rows.load_misses()?;
+        let noted = match rows.get(begun) {
+            Some(Row::Begun(noted)) => Some(noted.clone()),
+            Some(Row::Chunk(_)) => return Err(damaged(operator.name())),
+            None => None,
+        };
+        Ok((Times { rows, partition, partitions, shards, begun }, noted))
+    }
+
+    /// The lock, for the task's effects.
+    pub(crate) fn into_rows(self) -> PartitionGuard<Row> {
+        self.rows
+    }
+
+    pub(crate) fn note(&mut self, begun: Begun) {
+        self.rows.put(self.begun, Some(Row::Begun(begun)));
+    }
+
+    fn slot(&mut self, generation: u32, bucket: u64, chunk: u32) -> Result<Slot> {
+        let key = RowKey::Chunk { generation, bucket, chunk };
+        let (hash, key) = row_key(&key, self.partition, self.partitions, self.shards)?;
+        Ok(self.rows.slot(hash, &key))
+    }
+
+    fn chunk(&self, slot: Slot) -> Option<&Chunk> {
+        match self.rows.get(slot) {
+            Some(Row::Chunk(chunk)) => Some(chunk),
+            _ => None,
+        }
+    }
+
+    /// Takes out the buckets that hold a deadline before `now_ms`, in order, each with its keys.
+    pub(crate) fn take_due(&mut self, begun: &Begun, now_ms: u64) -> Result<Vec<(u64, Vec<u8>)>> {
+        let Begun { timeout_ms: Some(timeout_ms), bucket_ms, generation, checked_ms } = *begun else {
+            return Ok(Vec::new());
+        };
+        let first = checked_ms.saturating_sub(1) / bucket_ms;
+        // No key has been used after the batch that was checked last.
+        let last = (now_ms.saturating_sub(1)).min(checked_ms.saturating_add(timeout_ms)) / bucket_ms;
+        let mut due = Vec::new();
+        let mut buckets = first..=last;
+        loop {
+            let some: Vec<(u64, Slot)> = buckets
+                .by_ref()
+                .take(HEADS)
+                .map(|bucket| Ok((bucket, self.slot(generation, bucket, 0)?)))
+                .collect::<Result<_>>()?;
+            if some.is_empty() {
+                return Ok(due);
+            }
+            self.rows.load_misses()?;
+            for (bucket, head) in some {
+                let Some(chunk) = self.chunk(head).filter(|chunk| chunk.earliest_ms < now_ms) else { continue };
+                let mut slots = vec![head];
+                for number in 1..=chunk.more {
+                    slots.push(self.slot(generation, bucket, number)?);
+                }
+                self.rows.load_misses()?;
+                let mut keys = Vec::new();
+                for slot in slots {
+                    match self.rows.take(slot) {
+                        Some(Row::Chunk(chunk)) => keys.extend(chunk.keys),
+                        _ => return Err(damaged("times")),
+                    }
+                }
+                due.push((bucket, keys));
+            }
+        }
+    }
+
+    /// Enters keys into their buckets.
+    pub(crate) fn enter(&mut self, generation: u32, entries: Entries) -> Result<()> {
+        if entries.0.is_empty() {
+            return Ok(());
+        }
+        let buckets = entries.0.keys().copied();
+        let heads = buckets.map(|bucket| self.slot(generation, bucket, 0)).collect::<Result<Vec<_>>>()?;
+        self.rows.load_misses()?;
+        let mut places = Vec::with_capacity(heads.len());
+        for (head, (bucket, (earliest_ms, keys))) in heads.into_iter().zip(entries.0) {
+            let more = self.chunk(head).map_or(0, |chunk| chunk.more);
+            let tail = if more == 0 { head } else { self.slot(generation, bucket, more)? };
+            places.push((bucket, head, more, tail, earliest_ms, keys));
+        }
+        self.rows.load_misses()?;
+        for (bucket, head, more, tail, earliest_ms, keys) in places {
+            self.enter_bucket(generation, bucket, (head, more, tail), earliest_ms, &keys)?;
+        }
+        Ok(())
+    }
+
+    fn enter_bucket(
+        &mut self,
+        generation: u32,
+        bucket: u64,
+        (head, before, tail): (Slot, u32, Slot),
+        earliest_ms: u64,
+        entries: &[u8],
+    ) -> Result<()> {
+        let (mut more, mut slot) = (before, tail);
+        let mut chunk = self.take_chunk(slot).unwrap_or(Chunk { earliest_ms, ..Chunk::default() });
+        for key in keys(entries) {
+            if chunk.keys.len() >= CHUNK_BYTES {
+                self.rows.put(slot, Some(Row::Chunk(std::mem::take(&mut chunk))));
+                more += 1;
+                slot = self.slot(generation, bucket, more)?;
+                // There is none of that number: nothing was left after the last one.
+                self.rows.load_misses()?;
+            }
+            chunk.keys.extend_from_slice(&(key.len() as u32).to_le_bytes());
+            chunk.keys.extend_from_slice(key);
+        }
+        self.rows.put(slot, Some(Row::Chunk(chunk)));
+        let stale = self.chunk(head).is_none_or(|first| first.more != more || first.earliest_ms > earliest_ms);
+        if stale && let Some(mut first) = self.take_chunk(head) {
+            first.more = more;
+            first.earliest_ms = first.earliest_ms.min(earliest_ms);
+            self.rows.put(head, Some(Row::Chunk(first)));
+        }
+        Ok(())
+    }
+
+    fn take_chunk(&mut self, slot: Slot) -> Option<Chunk> {
+        match self.rows.take(slot) {
+            Some(Row::Chunk(chunk)) => Some(chunk),
+            _ => None,
+        }
+    }
+
+    /// Removes every bucket but those of one generation: of a timeout that holds no more.
+    pub(crate) fn forget_others(&mut self, generation: u32) -> Result<()> {
+        self.rows.visit_all(|row| {
+            let (key, _): (RowKey, u32) = codec::decode(row.key())?;
+            if matches!(key, RowKey::Chunk { generation: of, .. } if of != generation) {
+                row.put(None);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The hash and the encoding of a row's key, with the first salt that brings it into the partition.
+fn row_key(key: &RowKey, partition: usize, partitions: usize, shards: u16) -> Result<(u64, Vec<u8>)> {
+    let mut encoded = Vec::with_capacity(24);
+    // As many tries as there are partitions, on average; every partition has its shards.
+    for salt in 0..u32::MAX {
+        encoded.clear();
+        codec::encode(&(key, salt), &mut encoded)?;
+        let hash = codec::key_hash(&encoded);
+        if codec::partition_of(hash, shards, partitions) == partition {
+            return Ok((hash, encoded));
+        }
+    }
+    Err(Error::new(ErrorKind::Restart, format!("no key was found that lies in partition {partition} of {partitions}")))
+}
+
+fn damaged(operator: &str) -> Error {
+    Error::new(ErrorKind::Restore, format!("`{operator}` holds a row that does not belong to its key"))
+}
+
+/// Bytes as serde's bytes: as a `Vec<u8>` they would be read and measured one by one.
+mod as_bytes {
+    use std::fmt;
+
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        deserializer.deserialize_byte_buf(Bytes)
+    }
+
+    struct Bytes;
+
+    impl Visitor<'_> for Bytes {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+
+        fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+            Ok(bytes)
+        }
+    }
+}
