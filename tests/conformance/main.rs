@@ -10,6 +10,7 @@ mod pushes;
 mod rate;
 mod savepoints;
 mod state;
+mod state_model;
 mod support;
 mod timeouts;
 mod windows;
