@@ -2,6 +2,7 @@
 //! suites of the traits.
 
 mod accumulators;
+mod crashes;
 mod joins;
 mod lifecycle;
 mod listeners;
@@ -13,4 +14,5 @@ mod state;
 mod state_model;
 mod support;
 mod timeouts;
+mod window_model;
 mod windows;

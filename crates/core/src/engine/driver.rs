@@ -262,6 +262,7 @@ impl Driver {
             frozen,
             directory,
             budget,
+            inbox,
             observer,
             bus,
             ..
@@ -269,6 +270,8 @@ impl Driver {
         budget.close();
         drop((computer, writer));
         committer.close();
+        // A report that nobody waits for any more may hold frozen state, and with it the database.
+        drop(inbox);
         operators.iter().for_each(|operator| operator.close());
         drop((frozen, store));
         if let Err(error) = log.close() {

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, unbounded};
@@ -22,12 +22,15 @@ pub(crate) struct Pool {
 
 /// Tasks `0..count` of one call; threads draw numbers until none is left.
 struct Job {
-    run: Box<dyn Fn(usize) + Send + Sync>,
+    /// Gone when the call returns: what it holds, keyed state above all, must not outlive the call in a thread's hands.
+    run: RwLock<Option<RunTask>>,
     count: usize,
     next: AtomicUsize,
     finished: Mutex<usize>,
     all_finished: Condvar,
 }
+
+type RunTask = Box<dyn Fn(usize) + Send + Sync>;
 
 impl Pool {
     pub(crate) fn new(threads: usize, name: &str) -> Result<Self> {
@@ -67,7 +70,7 @@ impl Pool {
             ));
         }
         let job = Arc::new(Job {
-            run: Box::new(run),
+            run: RwLock::new(Some(Box::new(run))),
             count,
             next: AtomicUsize::new(0),
             finished: Mutex::new(0),
@@ -90,18 +93,24 @@ impl Pool {
         while *finished < count {
             finished = job.all_finished.wait(finished).unwrap_or_else(PoisonError::into_inner);
         }
+        drop(finished);
+        // Waits for the threads that have just found no number left.
+        let run = job.run.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(run);
         Ok(())
     }
 }
 
 impl Job {
     fn work(&self) {
+        let run = self.run.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(run) = &*run else { return };
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             if index >= self.count {
                 return;
             }
-            (self.run)(index);
+            run(index);
             let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
             *finished += 1;
             if *finished == self.count {
@@ -123,6 +132,17 @@ impl Drop for Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_call_holds_is_let_go_when_it_returns() {
+        let pool = Pool::new(3, "test").expect("threads");
+        for _ in 0..2000 {
+            let held = Arc::new(());
+            let inside = held.clone();
+            pool.for_each(4, move |_| drop(inside.clone())).expect("not in a task");
+            assert_eq!(Arc::strong_count(&held), 1);
+        }
+    }
 
     #[test]
     fn every_number_runs_once() {

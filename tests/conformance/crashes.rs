@@ -1,0 +1,103 @@
+//! The one test that every stateful operator has to pass: with a crash and a restart after each batch it puts out what it
+//! puts out without.
+
+use std::time::Duration;
+
+use millpond_core::{DStream, StreamingContext, seconds};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::support::*;
+
+/// Runs `input`, and a few empty batches more, through the operator: undisturbed; and dying after each batch, for checkpoints
+/// at every batch to none at all, in plenty of memory and in next to none. The outputs have to be equal, batch by batch.
+pub(crate) fn survives_crashes<T, U>(
+    input: Vec<Vec<T>>,
+    operator: impl for<'g> Fn(DStream<'g, T>) -> DStream<'g, U> + Copy,
+) where
+    T: Clone + Send + Sync + 'static,
+    U: Serialize + DeserializeOwned + Send + Ord + std::fmt::Debug + 'static,
+{
+    let batches = input.len() as u64 + 3;
+    let expected = run(input.clone(), batches, operator);
+    for (checkpoint_every, memory_limit_bytes) in [(1, 512 << 20), (2, 1 << 10), (3, 512 << 20), (100, 512 << 20)] {
+        let bench = Bench::new();
+        let queue = queue_of(input.clone());
+        for _ in 0..batches {
+            let context = bench
+                .builder()
+                .checkpoint_interval(seconds(checkpoint_every))
+                .memory_limit_bytes(memory_limit_bytes)
+                .open(|graph| {
+                    operator(graph.source("in", source(&queue))).sink_json("out", bench.collection.sink());
+                    Ok(())
+                });
+            let running = context.and_then(StreamingContext::start).expect("it recovers");
+            bench.tick(&running);
+            running.stop().expect("it stops");
+        }
+        assert_eq!(
+            sorted(bench.outputs::<U>("out", batches)),
+            expected,
+            "a checkpoint every {checkpoint_every} batches, {memory_limit_bytes} bytes for state"
+        );
+    }
+}
+
+/// Batches of numbers under a few keys, some empty, from a seed that a failure prints.
+fn random_batches(count: usize) -> Vec<Vec<(String, i64)>> {
+    let seed = std::env::var("MILLPOND_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64)
+    });
+    println!("MILLPOND_SEED={seed}");
+    let mut state = seed | 1;
+    let mut below = move |limit: u64| {
+        // xorshift64*
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % limit
+    };
+    let mut batch = || {
+        let records = if below(4) == 0 { 0 } else { below(30) };
+        (0..records).map(|_| (format!("k{}", below(9)), below(20) as i64 - 10)).collect()
+    };
+    (0..count).map(|_| batch()).collect()
+}
+
+const LENGTH: Duration = seconds(3);
+const SLIDE: Duration = seconds(2);
+
+#[test]
+fn windows_of_records_survive_a_crash_after_each_batch() {
+    survives_crashes(random_batches(8), |s| s.window("w", LENGTH, SLIDE));
+    survives_crashes(random_batches(8), |s| s.group_by_key_and_window("w", LENGTH, SLIDE));
+}
+
+#[test]
+fn keyed_windows_survive_a_crash_after_each_batch() {
+    survives_crashes(random_batches(8), |s| s.reduce_by_key_and_window("w", |a, b| a + b, |a, b| a - b, LENGTH, SLIDE));
+    survives_crashes(random_batches(8), |s| {
+        s.reduce_by_key_and_window_filtered("w", |a, b| a + b, |a, b| a - b, |_, n| n % 3 != 0, LENGTH, SLIDE)
+    });
+    survives_crashes(random_batches(8), |s| {
+        s.map(|(key, n)| (key, vec![n])).reduce_by_key_and_window_without_inverse("w", appended, LENGTH, SLIDE)
+    });
+}
+
+#[test]
+fn counts_and_reductions_of_windows_survive_a_crash_after_each_batch() {
+    survives_crashes(random_batches(8), |s| s.count_by_window("w", LENGTH, SLIDE));
+    survives_crashes(random_batches(8), |s| s.count_by_value_and_window("w", LENGTH, SLIDE));
+    survives_crashes(random_batches(8), |s| {
+        s.map(|(_, n)| n).reduce_by_window("w", |a, b| a + b, |a, b| a - b, LENGTH, SLIDE)
+    });
+    survives_crashes(random_batches(8), |s| {
+        s.map(|(_, n)| vec![n]).reduce_by_window_without_inverse("w", appended, LENGTH, SLIDE)
+    });
+}
+
+fn appended(mut all: Vec<i64>, more: Vec<i64>) -> Vec<i64> {
+    all.extend(more);
+    all
+}
