@@ -1,0 +1,39 @@
+//! A running word count of the text files in a directory, into files, exactly once: put files there while it runs, kill it, start it again.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use millpond::prelude::*;
+
+#[derive(Parser)]
+#[command(about = "Counts the words of the text files in a directory, into files, exactly once")]
+struct Options {
+    /// The directory with the text files; put new ones there by renaming them into it
+    #[arg(long)]
+    input: PathBuf,
+    /// The directory that gets the counts
+    #[arg(long)]
+    output: PathBuf,
+    /// Holds log and checkpoints; made if it is missing
+    #[arg(long)]
+    directory: PathBuf,
+}
+
+fn main() -> millpond::Result<()> {
+    let options = Options::parse();
+    StreamingContext::builder("stateful-word-count")
+        .directory(options.directory)
+        .batch_interval(milliseconds(500))
+        .open(|graph| {
+            graph
+                .source("lines", FileSource::directory(options.input))
+                .flat_map(|line| line.split_whitespace().map(String::from).collect::<Vec<_>>())
+                .map(|word| (word, 1_u64))
+                .update_touched_by_key("counts", |ones, total| Some(total.unwrap_or(0) + ones.sum()))
+                .sink_key_value("counts-out", FileSink::text(options.output), |(word, n)| {
+                    (word.clone(), n.to_string())
+                });
+            Ok(())
+        })?
+        .run_until_signal_with(|_| eprintln!("ready"))
+}
