@@ -11,7 +11,7 @@ use std::path::Path;
 use millpond_core::inspect::{CommittedFrom, inspect};
 use millpond_testkit::broker::{KafkaBroker, unique_name};
 use millpond_testkit::{Outgoing, Producer, Record, read_committed};
-use program::{Program, until};
+use program::{Program, path, until};
 use tempfile::TempDir;
 
 /// Two topics on the broker and a directory.
@@ -215,4 +215,53 @@ fn socket_word_count_goes_on_after_sigkill_and_ends_with_status_0_on_sigterm() {
     assert_eq!(counts["be"].last(), Some(&3), "{counts:?}");
     assert_eq!(counts["to"].last(), Some(&2), "{counts:?}");
     assert!(counts.values().all(|counts| counts.is_sorted_by(|a, b| a < b)), "a count is there twice: {counts:?}");
+}
+
+/// What an example prints that needs no server and ends by itself.
+fn printed(example: &str, arguments: &[&str]) -> String {
+    let ended = std::process::Command::new(path(example)).args(arguments).output().expect("the program can be started");
+    let (out, said) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert!(ended.status.success(), "{example} ended with {}: {said}", ended.status);
+    out.into_owned()
+}
+
+#[test]
+fn trending_hashtags_shows_what_the_last_minute_holds() {
+    let place = tempfile::tempdir().unwrap();
+    let posts = place.path().join("posts.txt");
+    // For 30 s everybody posts about rain, then everybody about sun.
+    let text: String = (0..90).map(|second| if second < 30 { "#Rain\n#rain\n" } else { "no tag\n#sun\n" }).collect();
+    std::fs::write(&posts, text).unwrap();
+    let out = printed("trending_hashtags", &["--posts", &posts.display().to_string(), "--posts-per-second", "2"]);
+    let windows: Vec<&str> = out.split("Batch: ").skip(1).collect();
+    assert_eq!(windows.len(), 9, "{out}");
+    let holds = |window: usize, lines: &[&str]| {
+        let found: Vec<&str> = windows[window].lines().filter(|line| line.starts_with('(')).collect();
+        assert_eq!(found, lines, "window {window} of {out}");
+    };
+    holds(0, &[r##"("#rain", 20)"##]);
+    holds(5, &[r##"("#rain", 60)"##, r##"("#sun", 30)"##]);
+    holds(7, &[r##"("#sun", 50)"##, r##"("#rain", 20)"##]);
+    holds(8, &[r##"("#sun", 60)"##]);
+}
+
+#[test]
+fn a_reader_of_what_is_printed_that_goes_away_harms_no_batch() {
+    let mut command = std::process::Command::new(path("trending_hashtags"));
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("the program can be started");
+    drop(child.stdout.take());
+    assert!(child.wait().expect("it ends").success());
+}
+
+#[test]
+fn card_fraud_flags_the_burst_and_the_large_amount_and_forgets_silent_cards() {
+    let out = printed("card_fraud", &[]);
+    for flag in [
+        "card-stolen: five payments within a minute",
+        "card-stolen: forgotten",
+        "card-1: 2500.00 is far above its average",
+    ] {
+        assert_eq!(out.matches(flag).count(), 1, "{flag} in {out}");
+    }
+    assert_eq!(out.lines().count(), 3, "{out}");
 }

@@ -32,7 +32,7 @@ pub(crate) struct Program {
 }
 
 /// Where cargo leaves the examples, beside the tests.
-fn path(name: &str) -> PathBuf {
+pub(crate) fn path(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
     let profile = test.ancestors().nth(2).expect("the folder of the profile");
     let path = profile.join("examples").join(name);

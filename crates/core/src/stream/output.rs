@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::io::Write;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -347,8 +348,13 @@ impl<'g, T: Clone + Send + 'static> DStream<'g, T> {
             if records.len() > n {
                 text += "...\n";
             }
-            println!("{text}");
-            Ok::<_, Error>(())
+            let mut out = std::io::stdout().lock();
+            match writeln!(out, "{text}").and_then(|()| out.flush()) {
+                // Whoever read it has gone, as `head` does: no reason to fail a batch.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+                Err(error) => Err(Error::new(ErrorKind::Retry, "cannot write to standard output").with_source(error)),
+                Ok(()) => Ok(()),
+            }
         });
     }
 }
