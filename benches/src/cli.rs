@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::pipeline::{Kind, Pipeline};
 use crate::report::{self, Report};
-use crate::{Failure, checkpoint, kafka_latency, kafka_throughput, keyed_count, recover, resident, wal};
+use crate::{Failure, checkpoint, kafka_latency, kafka_throughput, keyed_count, recover, resident, timeouts, wal};
 
 /// Measures Millpond. One JSON object on a line for each run.
 #[derive(Parser)]
@@ -30,6 +30,8 @@ enum Workload {
     KeyedCount(keyed_count::Options),
     /// The time of a small batch over much resident state.
     Resident(resident::Options),
+    /// The time of a batch in which a few of many keys time out.
+    Timeouts(timeouts::Options),
     /// Checkpoints of much state of which little has changed.
     Checkpoint(checkpoint::Options),
     /// Appends to the log, beside a bare loop of write and fdatasync.
@@ -55,6 +57,7 @@ impl Arguments {
             let report: Report = match &self.workload {
                 Workload::KeyedCount(options) => keyed_count::run(options, directory.path())?,
                 Workload::Resident(options) => resident::run(options, directory.path())?,
+                Workload::Timeouts(options) => timeouts::run(options, directory.path())?,
                 Workload::Checkpoint(options) => checkpoint::run(options, directory.path())?,
                 Workload::Wal(options) => wal::run(options, directory.path())?,
                 Workload::KafkaCount(options) => kafka_throughput::run(Kind::Count, options, directory.path())?,

@@ -16,6 +16,7 @@ mod pipeline;
 mod recover;
 mod report;
 mod resident;
+mod timeouts;
 mod usage;
 mod wal;
 

@@ -4,6 +4,7 @@
 mod accumulators;
 mod crashes;
 mod joins;
+mod keyed_state;
 mod lifecycle;
 mod listeners;
 mod operators;

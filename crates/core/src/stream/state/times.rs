@@ -294,3 +294,99 @@ mod as_bytes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use millpond_state::{OperatorSpec, StateStore, StoreOptions};
+
+    use super::*;
+
+    fn encoded(value: &impl Serialize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        codec::encode(value, &mut bytes).expect("it is encoded");
+        bytes
+    }
+
+    #[test]
+    fn the_bytes_are_as_documented() {
+        let begun = Begun { timeout_ms: Some(3000), bucket_ms: 1000, generation: 2, checked_ms: 7 };
+        assert_eq!(encoded(&Row::Begun(begun)), [0, 1, 251, 184, 11, 251, 232, 3, 2, 7]);
+        assert_eq!(encoded(&Row::Begun(Begun::default())), [0, 0, 0, 0, 0]);
+        let chunk = Chunk { more: 1, earliest_ms: 4000, keys: vec![1, 0, 0, 0, 9] };
+        assert_eq!(encoded(&Row::Chunk(chunk)), [1, 1, 251, 160, 15, 5, 1, 0, 0, 0, 9]);
+        assert_eq!(encoded(&(RowKey::Begun, 5_u32)), [0, 5]);
+        assert_eq!(encoded(&(RowKey::Chunk { generation: 1, bucket: 2, chunk: 3 }, 4_u32)), [1, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn rows_lie_in_the_partition_they_are_for() {
+        for partitions in [1, 16, 256] {
+            for partition in 0..partitions {
+                let (hash, key) = row_key(&RowKey::Begun, partition, partitions, 256).expect("there is a salt");
+                assert_eq!(codec::partition_of(hash, 256, partitions), partition);
+                assert_eq!(codec::key_hash(&key), hash);
+            }
+        }
+    }
+
+    /// Rows of one partition, in a store of their own.
+    struct Bench {
+        operator: Operator<Row>,
+        _store: StateStore,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let options = StoreOptions { shards: 256, partitions: 4, ..StoreOptions::default() };
+            let store = StateStore::open(&directory.path().join("live"), None, options).expect("it opens");
+            let operator = store.operator(OperatorSpec::new("x/times", "times")).expect("it opens");
+            Bench { operator, _store: store, _directory: directory }
+        }
+
+        fn task<R>(&self, work: impl FnOnce(&mut Times) -> R) -> R {
+            let mut rows = self.operator.partition(2);
+            let (hash, key) = row_key(&RowKey::Begun, 2, 4, 256).expect("there is a salt");
+            let begun = rows.slot(hash, &key);
+            rows.load_misses().expect("they are read");
+            let mut times = Times { rows, partition: 2, partitions: 4, shards: 256, begun };
+            let made = work(&mut times);
+            times.into_rows().commit_task().expect("it ends");
+            made
+        }
+    }
+
+    #[test]
+    fn a_bucket_of_many_chunks_comes_out_whole_and_once() {
+        let bench = Bench::new();
+        let begun = |checked_ms| Begun { timeout_ms: Some(5000), bucket_ms: 1000, generation: 0, checked_ms };
+        let mut expected = Vec::new();
+        // Entered in several batches, and so many that the last chunk overflows at times.
+        for round in 0..5_u32 {
+            let mut entries = Entries::default();
+            for n in 0..700 + 300 * round {
+                let key = format!("key {round} {n}").into_bytes();
+                entries.add(7, 7200 - u64::from(round) * 10, &key);
+                expected.push(key);
+            }
+            bench.task(|times| times.enter(0, entries)).expect("they are entered");
+        }
+        let due =
+            |checked_ms, now_ms| bench.task(|times| times.take_due(&begun(checked_ms), now_ms)).expect("it looks");
+        assert!(due(3000, 7000).is_empty());
+        assert!(due(7000, 7160).is_empty(), "the earliest deadline is not before this batch");
+        let found = due(7100, 7161);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].0, 7);
+        assert!(keys(&found[0].1).eq(expected.iter().map(Vec::as_slice)));
+        assert!(due(7000, 9000).is_empty(), "taken out");
+        assert_eq!(bench.operator.keys(), 0);
+        // A wide gap looks at every bucket that can hold something, and at no more.
+        let mut entries = Entries::default();
+        entries.add(12, 12_999, b"late");
+        bench.task(|times| times.enter(0, entries)).expect("they are entered");
+        let found = due(8000, 1 << 50);
+        assert_eq!(found.iter().map(|(bucket, _)| *bucket).collect::<Vec<_>>(), [12]);
+    }
+}
