@@ -45,7 +45,7 @@ pub(crate) fn run(options: &Options, directory: &Path) -> Result<Report, Failure
     let timeout_batches = measured + fill + REST;
     let sizes = std::iter::repeat_n(expire, measured as usize)
         .chain(batches(keys, FILL))
-        .chain(std::iter::repeat_n(0, (REST + measured) as usize));
+        .chain(std::iter::repeat_n(0, (REST + measured + 1) as usize));
     let (planned_up_to, planned) = mpsc::channel();
     let tracker = ProgressTracker::with_limit(usize::MAX);
     let timed_out = Arc::new(AtomicU64::new(0));
@@ -61,7 +61,7 @@ pub(crate) fn run(options: &Options, directory: &Path) -> Result<Report, Failure
             graph
                 .source("records", source)
                 .map(|key| (key, 1_u64))
-                .map_with_state("last", |_, key: &_, one: Option<u64>, state: &mut State<'_, u64>| match one {
+                .map_with_state("last", move |_, key: &_, one: Option<u64>, state: &mut State<'_, u64>| match one {
                     Some(one) => {
                         let sum = state.get().copied().unwrap_or(0) + one;
                         state.update(sum);
