@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 
 use crate::pipeline::{Kind, Pipeline};
 use crate::report::{self, Report};
-use crate::{Failure, checkpoint, kafka_latency, kafka_throughput, keyed_count, recover, resident, timeouts, wal};
+use crate::{
+    Failure, checkpoint, kafka_latency, kafka_throughput, keyed_count, recover, resident, timeouts, wal, window,
+};
 
 /// Measures Millpond. One JSON object on a line for each run.
 #[derive(Parser)]
@@ -44,6 +46,8 @@ enum Workload {
     KafkaLatency(kafka_latency::Options),
     /// From `kill -9` to new output.
     Recover(recover::Options),
+    /// Sums of each key over a sliding window, all put out at each batch; with and without an inverse function.
+    Window(window::Options),
     /// What the Kafka workloads run in a process of its own.
     #[command(hide = true)]
     Pipeline(Pipeline),
@@ -63,6 +67,7 @@ impl Arguments {
                 Workload::KafkaCount(options) => kafka_throughput::run(Kind::Count, options, directory.path())?,
                 Workload::KafkaPass(options) => kafka_throughput::run(Kind::Pass, options, directory.path())?,
                 Workload::KafkaLatency(options) => kafka_latency::run(options, directory.path())?,
+                Workload::Window(options) => window::run(options, directory.path())?,
                 Workload::Recover(options) => recover::run(options, directory.path())?,
                 Workload::Pipeline(pipeline) => return pipeline.run(),
             };

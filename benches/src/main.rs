@@ -19,6 +19,7 @@ mod resident;
 mod timeouts;
 mod usage;
 mod wal;
+mod window;
 
 use std::process::ExitCode;
 

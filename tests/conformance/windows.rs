@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use millpond_core::{DStream, Graph, milliseconds, seconds};
+use millpond_core::source::Queue;
+use millpond_core::{DStream, Graph, Result, milliseconds, seconds};
 
 use crate::support::*;
 
@@ -245,4 +246,118 @@ fn the_top_of_a_window() {
     });
     let of = |key: &str, n: i64| (key.to_owned(), n);
     assert_eq!(top[..2], [vec![of("a", 2), of("b", 1)], vec![of("b", 3), of("a", 2)]]);
+}
+
+/// A run of these batches more on the bench's directory, ended gracefully, so that another program may follow.
+fn run_on<T>(bench: &Bench, queue: &Queue<T>, input: Vec<T>, pipeline: impl FnOnce(&Graph<'_>) -> Result<()>) {
+    let batches = input.len();
+    input.into_iter().for_each(|record| queue.push(vec![record]));
+    let running = bench.start(pipeline);
+    (0..batches).for_each(|_| bench.tick(&running));
+    running.stop_gracefully().expect("it stops");
+}
+
+#[test]
+fn a_changed_length_goes_on_with_the_panes_there_are() {
+    let bench = Bench::new();
+    let queue = Queue::new();
+    let input = |range: std::ops::RangeInclusive<i64>| range.map(|n| ((), n)).collect();
+    let with = |length: u64, slide: u64| {
+        let (queue, bench) = (&queue, &bench);
+        move |graph: &Graph<'_>| {
+            let (length, slide) = (seconds(length), seconds(slide));
+            let records = graph.source("in", source(queue));
+            records.clone().window("records", length, slide).sink_json("records-out", bench.collection.sink());
+            records
+                .clone()
+                .reduce_by_key_and_window("sums", |a, b| a + b, |a, b| a - b, length, slide)
+                .sink_json("sums-out", bench.collection.sink());
+            records
+                .reduce_by_key_and_window_without_inverse("stacks", |a, b| a + b, length, slide)
+                .sink_json("stacks-out", bench.collection.sink());
+            Ok(())
+        }
+    };
+    run_on(&bench, &queue, input(1..=3), with(2, 1));
+    run_on(&bench, &queue, input(4..=6), with(4, 1));
+    run_on(&bench, &queue, input(7..=7), with(1, 1));
+    run_on(&bench, &queue, input(8..=9), with(3, 3));
+    let sums = [1, 3, 5, 2 + 3 + 4, 2 + 3 + 4 + 5, 3 + 4 + 5 + 6, 7, 0, 7 + 8 + 9];
+    for (sink, sum_of) in [("records-out", true), ("sums-out", false), ("stacks-out", false)] {
+        let outputs: Vec<Vec<((), i64)>> = bench.outputs(sink, 9);
+        let put_out: Vec<i64> = outputs.iter().map(|batch| batch.iter().map(|(_, n)| n).sum()).collect();
+        assert_eq!(put_out, sums, "{sink}");
+        assert!(sum_of || outputs.iter().all(|batch| batch.len() <= 1), "{sink}: {outputs:?}");
+    }
+}
+
+#[test]
+fn h18_a_changed_batch_interval_is_refused_where_a_window_stands_on_it() {
+    let bench = Bench::new();
+    let queue = Queue::new();
+    let pipeline = |graph: &Graph<'_>| {
+        graph
+            .source("in", source(&queue))
+            .window("recent", seconds(4), seconds(2))
+            .sink_json("out", bench.collection.sink());
+        Ok(())
+    };
+    run_on(&bench, &queue, vec![0, 1, 2_i64], pipeline);
+    let started = bench.builder().batch_interval(seconds(2)).open(pipeline).and_then(|context| context.start());
+    let said = started.err().expect("it is refused").to_string();
+    assert!(said.contains("recent") && said.contains("1000 ms") && said.contains("2000 ms"), "{said}");
+}
+
+#[test]
+fn a_window_that_leads_nowhere_takes_its_panes_in_all_the_same() {
+    let bench = Bench::new();
+    let queue = Queue::new();
+    let pipeline = |used: bool| {
+        let (queue, bench) = (&queue, &bench);
+        move |graph: &Graph<'_>| {
+            let records = graph.source("in", source(queue));
+            records.clone().sink_json("in-out", bench.collection.sink());
+            let window = records.map(|n| ((), n)).reduce_by_key_and_window_without_inverse(
+                "w",
+                |a, b| a + b,
+                seconds(3),
+                seconds(1),
+            );
+            if used {
+                window.sink_json("out", bench.collection.sink());
+            }
+            Ok(())
+        }
+    };
+    run_on(&bench, &queue, vec![0, 1, 2_i64], pipeline(false));
+    run_on(&bench, &queue, vec![3, 4], pipeline(true));
+    let outputs: Vec<Vec<((), i64)>> = bench.outputs("out", 5);
+    assert_eq!(outputs[3..], [vec![((), 1 + 2 + 3)], vec![((), 2 + 3 + 4)]]);
+}
+
+#[test]
+fn a_removed_window_goes_with_its_panes_when_it_is_named() {
+    let bench = Bench::new();
+    let queue = Queue::new();
+    let pipeline = |windowed: bool| {
+        let (queue, bench) = (&queue, &bench);
+        move |graph: &Graph<'_>| {
+            let records = graph.source("in", source(queue));
+            records.clone().sink_json("in-out", bench.collection.sink());
+            if windowed {
+                records
+                    .count_by_window("n", seconds(3), seconds(1))
+                    .for_each_rdd(|_, _| Ok::<_, millpond_core::Error>(()));
+            }
+            Ok(())
+        }
+    };
+    run_on(&bench, &queue, vec![0, 1, 2_i64], pipeline(true));
+    let refused = bench.builder().open(pipeline(false)).and_then(|context| context.start());
+    let said = refused.err().expect("it is refused").to_string();
+    assert!(said.contains("`n`"), "{said}");
+    let running = bench.builder().removed("n").open(pipeline(false)).and_then(|context| context.start());
+    let running = running.expect("it starts");
+    bench.tick(&running);
+    running.stop().expect("it stops");
 }
