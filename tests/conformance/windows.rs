@@ -72,7 +72,7 @@ fn refused(operator: impl for<'g> FnOnce(&Graph<'g>, DStream<'g, i64>)) -> Strin
         operator(graph, graph.source("in", source(&queue_of(n()))));
         Ok(())
     });
-    opened.err().expect("it is refused").to_string()
+    opened.expect_err("it is refused").to_string()
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn h18_a_changed_batch_interval_is_refused_where_a_window_stands_on_it() {
     };
     run_on(&bench, &queue, vec![0, 1, 2_i64], pipeline);
     let started = bench.builder().batch_interval(seconds(2)).open(pipeline).and_then(|context| context.start());
-    let said = started.err().expect("it is refused").to_string();
+    let said = started.expect_err("it is refused").to_string();
     assert!(said.contains("recent") && said.contains("1000 ms") && said.contains("2000 ms"), "{said}");
 }
 
@@ -354,7 +354,7 @@ fn a_removed_window_goes_with_its_panes_when_it_is_named() {
     };
     run_on(&bench, &queue, vec![0, 1, 2_i64], pipeline(true));
     let refused = bench.builder().open(pipeline(false)).and_then(|context| context.start());
-    let said = refused.err().expect("it is refused").to_string();
+    let said = refused.expect_err("it is refused").to_string();
     assert!(said.contains("`n`"), "{said}");
     let running = bench.builder().removed("n").open(pipeline(false)).and_then(|context| context.start());
     let running = running.expect("it starts");
