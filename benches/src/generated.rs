@@ -141,7 +141,7 @@ impl<T: Send + 'static, F: Fn(u64) -> T + Send + Sync + 'static> Source for Gene
         }
     }
 
-    fn stop_receiving(&mut self) -> Result<()> {
+    fn stop_receiving(&mut self, _: std::time::Duration) -> Result<()> {
         self.stopping = true;
         Ok(())
     }

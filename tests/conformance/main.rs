@@ -10,6 +10,7 @@ mod listeners;
 mod operators;
 mod pushes;
 mod rate;
+mod receivers;
 mod savepoints;
 mod state;
 mod state_model;

@@ -215,7 +215,7 @@ fn a_stopped_source_gives_its_memory_back() {
     let mut input = Input::start(KafkaSource::subscribe(brokers(), [&topic]).utf8()).expect("a start");
     eventually("all records", || (input.source.metrics().fetched_records() == 1000).then_some(()));
     let plan = input.plan_at_most(Some(10)).expect("a plan");
-    input.source.stop_receiving().expect("it stops");
+    input.source.stop_receiving(std::time::Duration::from_secs(10)).expect("it stops");
     assert!(!input.source.has_waiting(), "the broker keeps what no batch holds");
     assert_eq!(input.plan().expect("a plan").records, 0);
     assert_eq!(input.items(&[plan]).len(), 10, "a batch that was planned can still be read");

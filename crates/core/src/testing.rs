@@ -133,7 +133,7 @@ impl AnySource for FedSource {
 
     fn release(&mut self, _: BatchTime) {}
 
-    fn stop_receiving(&mut self) -> Result<()> {
+    fn stop_receiving(&mut self, _: std::time::Duration) -> Result<()> {
         Ok(())
     }
 

@@ -24,6 +24,8 @@ use crate::time::BatchTime;
 const FULL_DISK_WAIT: Duration = Duration::from_secs(300);
 /// How often it tries meanwhile.
 const FULL_DISK_RETRY: Duration = Duration::from_millis(200);
+/// Of what is left of a graceful stop's limit, what a source may use.
+const SHARE_OF_SOURCES: f64 = 0.75;
 /// Durations kept for who measures.
 const KEPT_DURATIONS: usize = 1 << 20;
 
@@ -39,7 +41,10 @@ impl Driver {
                 Vec::new()
             }),
             Command::Write { batch, checkpoint } => self.write(batch, checkpoint).map(|()| Vec::new()),
-            Command::StopReceiving => self.stop_receiving().map(|()| vec![self.waiting()]),
+            Command::StopReceiving => {
+                self.stop_receiving();
+                Ok(vec![self.waiting()])
+            }
             // In a graceful stop the sources are asked again.
             Command::Recover => self.recover_inside().map(|recovered| vec![recovered, self.waiting()]),
             Command::Finish { .. } => Ok(Vec::new()),
@@ -339,14 +344,22 @@ impl Driver {
         self.log.release(needed)
     }
 
-    fn stop_receiving(&mut self) -> Result<()> {
+    /// One source after the other, within what is left of the stop's limit. One that does not stop holds up the others no longer than
+    /// that, and the stop ends with its error.
+    fn stop_receiving(&mut self) {
         for (number, source) in self.sources.iter_mut().enumerate() {
             self.status.update(|shown| shown.waits_for = format!("source `{}` to stop receiving", source.name()));
-            source.stop_receiving().map_err(|error| error.context(format!("source `{}`", source.name())))?;
+            let left = self.stop_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = left.unwrap_or_else(|| self.settings.graceful_stop_timeout());
+            // The rest is for the last batches and the checkpoint.
+            if let Err(error) = source.stop_receiving(left.mul_f64(SHARE_OF_SOURCES)) {
+                let error = error.context(format!("source `{}`", source.name()));
+                tracing::error!(%error, "a source did not stop as it should; what it handed over is processed");
+                self.stop_failure.get_or_insert(error);
+            }
             self.observer.source(number).stopped();
         }
         self.status.update(|shown| shown.waits_for = "the last batches".into());
-        Ok(())
     }
 
     /// Whether some source still holds records that no plan has.

@@ -317,6 +317,17 @@ impl StreamingContext {
     /// Recovers what an earlier process left, and goes live: batches run on threads of the library. Returns when the
     /// context is live; that includes waiting for a broker that is away.
     ///
+    /// A context starts once: to start again, open the directory again.
+    ///
+    /// ```compile_fail
+    /// # fn twice(context: millpond_core::StreamingContext) -> millpond_core::Result<()> {
+    /// let running = context.start()?;
+    /// running.stop()?;
+    /// context.start()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Whatever keeps it from going live; directory and sinks are as they were before.
     pub fn start(self) -> Result<Running> {

@@ -104,6 +104,8 @@ pub(crate) struct Driver {
     pub(crate) observer: Observer,
     pub(crate) bus: Arc<Bus>,
     pub(crate) totals: Totals,
+    /// Why a source did not stop in a graceful stop.
+    pub(crate) stop_failure: Option<Error>,
 }
 
 impl Driver {
@@ -117,7 +119,7 @@ impl Driver {
                 for command in self.machine.handle(event) {
                     match command {
                         Command::Finish { failed } => {
-                            let failure = self.failure.take().filter(|_| failed);
+                            let failure = self.failure.take().filter(|_| failed).or(self.stop_failure.take());
                             self.show();
                             return self.finish(failure);
                         }
@@ -179,7 +181,10 @@ impl Driver {
         }
     }
 
-    fn stop_took_too_long(&self) -> Error {
+    fn stop_took_too_long(&mut self) -> Error {
+        if let Some(error) = self.stop_failure.take() {
+            return error;
+        }
         let progress = self.machine.waiting_batches();
         let waiting: Vec<String> =
             self.sources.iter().filter(|s| s.has_waiting()).map(|s| format!("`{}`", s.name())).collect();

@@ -191,6 +191,7 @@ impl Start {
             observer,
             bus,
             totals,
+            stop_failure: None,
         };
         let outcome = driver.recover_from_outside(schedule, unplanned);
         driver.status.update(|shown| shown.progress.recovery_ms = since.elapsed().as_millis() as u64);

@@ -21,6 +21,7 @@ pub use receiver::{ChannelSource, Push, PushAll, Pusher, Receiver, ReceiverHandl
 pub use socket::SocketSource;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::BlockLog;
@@ -80,7 +81,12 @@ pub trait Source: Send + 'static {
 
     /// Stops receiving, handing over what it holds: after this, `plan` gives what is left and then
     /// empty plans. Called first in a graceful stop; `read` must still work.
-    fn stop_receiving(&mut self) -> Result<()> {
+    /// May take up to `limit`; what is still to be handed over then stays behind.
+    ///
+    /// # Errors
+    /// It did not stop within the limit. The stop goes on with what was handed over, and ends with this error.
+    fn stop_receiving(&mut self, limit: Duration) -> Result<()> {
+        let _ = limit;
         Ok(())
     }
 

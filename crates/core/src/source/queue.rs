@@ -310,7 +310,7 @@ impl<T: Clone + Send + Sync + 'static> Source for QueueSource<T> {
         queue.first += count;
     }
 
-    fn stop_receiving(&mut self) -> Result<()> {
+    fn stop_receiving(&mut self, _: std::time::Duration) -> Result<()> {
         self.end = Some(self.queue.lock().end());
         Ok(())
     }
@@ -479,7 +479,7 @@ mod tests {
         let mut source = started(QueueSource::one_at_a_time(&queue).default(vec![9]), None);
         queue.push(vec![1]);
         queue.push(vec![2]);
-        source.stop_receiving().unwrap();
+        source.stop_receiving(Duration::from_secs(10)).unwrap();
         queue.push(vec![3]);
         let mut seen = Vec::new();
         while source.has_waiting() {

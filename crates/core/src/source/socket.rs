@@ -108,8 +108,8 @@ impl Source for SocketSource {
         self.lines.release(committed);
     }
 
-    fn stop_receiving(&mut self) -> Result<()> {
-        self.lines.stop_receiving()
+    fn stop_receiving(&mut self, limit: Duration) -> Result<()> {
+        self.lines.stop_receiving(limit)
     }
 
     fn has_waiting(&self) -> bool {
@@ -408,7 +408,7 @@ mod tests {
         let mut server = accept(&listener);
         writeln!(server, "a").unwrap();
         eventually("the line is stored", || world.source.has_waiting());
-        world.source.stop_receiving().unwrap();
+        world.source.stop_receiving(Duration::from_secs(10)).unwrap();
         assert_eq!(world.batch(1000).records, ["a"]);
         assert!(!world.source.has_waiting());
         assert_eq!(world.batch(2000).records, [""; 0]);

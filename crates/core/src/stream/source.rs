@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::{DStream, Graph};
 use crate::error::{Error, ErrorKind, Result};
@@ -27,7 +28,7 @@ pub(crate) trait AnySource: Send {
     /// The planned records; `None` for a batch without input.
     fn read(&mut self, plan: Option<&Plan>) -> Result<Input>;
     fn release(&mut self, committed: BatchTime);
-    fn stop_receiving(&mut self) -> Result<()>;
+    fn stop_receiving(&mut self, limit: Duration) -> Result<()>;
     fn has_waiting(&self) -> bool;
     fn stop(&mut self);
     /// Records fed by a test, through the source's own decoder.
@@ -65,8 +66,8 @@ impl<S: Source> AnySource for Typed<S> {
     fn release(&mut self, committed: BatchTime) {
         self.source.release(committed);
     }
-    fn stop_receiving(&mut self) -> Result<()> {
-        self.source.stop_receiving()
+    fn stop_receiving(&mut self, limit: Duration) -> Result<()> {
+        self.source.stop_receiving(limit)
     }
     fn has_waiting(&self) -> bool {
         self.source.has_waiting()

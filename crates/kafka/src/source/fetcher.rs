@@ -289,7 +289,7 @@ impl Fetcher {
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
         {
             let queues = self.task.shared.queues();
-            let most = self.task.options.max_records_per_partition.or(queues.asked_per_partition);
+            let most = queues.asked_per_partition.or(self.task.options.max_records_per_partition);
             if most.is_none() && !self.partitions.values().any(|watched| watched.paused) {
                 return Ok(());
             }

@@ -168,6 +168,24 @@ impl<D> KafkaSource<D> {
         self
     }
 
+    /// A batch takes at most so many records of one partition as come at this rate, records a second, in its interval; one at least.
+    /// Beside [`max_records_per_partition`](KafkaSource::max_records_per_partition) the smaller one counts. Default: no limit.
+    ///
+    /// # Panics
+    /// If `records_per_second` is 0.
+    pub fn max_rate_per_partition(mut self, records_per_second: u64) -> Self {
+        assert!(records_per_second > 0, "a rate of 0 records a second");
+        self.options.max_rate_per_partition = Some(records_per_second);
+        self
+    }
+
+    /// Under backpressure a batch takes so many records at least of each partition that has them, however small its share of
+    /// what the source may bring; default 1. The maximum goes before.
+    pub fn min_records_per_partition(mut self, count: u64) -> Self {
+        self.options.min_records_per_partition = count;
+        self
+    }
+
     /// How long the start, and a replay, wait for a broker that is away. Default: 5 minutes. A broker that is lost while the
     /// source runs is waited for without a limit; the error is reported and reading goes on when it is back.
     pub fn wait_for_broker(mut self, limit: Duration) -> Self {
@@ -255,7 +273,7 @@ impl<D: Decode> Source for KafkaSource<D> {
         }
     }
 
-    fn stop_receiving(&mut self) -> Result<()> {
+    fn stop_receiving(&mut self, _: Duration) -> Result<()> {
         if let Some(running) = &mut self.running {
             running.stop_receiving();
         }
@@ -329,7 +347,8 @@ impl Running {
     }
 
     fn plan(&mut self, request: &PlanRequest) -> Result<Plan> {
-        let (plan, held) = self.shared.queues().plan(self.options.max_records_per_partition, request.max_records)?;
+        let limits = self.options.limits(request);
+        let (plan, held) = self.shared.queues().plan(&limits)?;
         let batch = self.batches.entry(request.time).or_default();
         for (key, start, part) in held {
             batch.push((key.clone(), start));

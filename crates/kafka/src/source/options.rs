@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use millpond_core::source::PlanRequest;
 use millpond_core::{Error, ErrorKind, Result};
 
+use super::queues::Limits;
 use crate::settings::Settings;
 
 /// Where a source starts to read in partitions that exist when it starts for the very first time.
@@ -58,6 +60,10 @@ pub(crate) struct Options {
     pub(crate) log_content: bool,
     pub(crate) read_uncommitted: bool,
     pub(crate) max_records_per_partition: Option<u64>,
+    /// Records a second.
+    pub(crate) max_rate_per_partition: Option<u64>,
+    /// Of each partition under backpressure.
+    pub(crate) min_records_per_partition: u64,
     pub(crate) wait_for_broker: Duration,
     pub(crate) discover_every: Duration,
     pub(crate) lost: Lost,
@@ -74,9 +80,23 @@ impl Options {
             log_content: false,
             read_uncommitted: false,
             max_records_per_partition: None,
+            max_rate_per_partition: None,
+            min_records_per_partition: 1,
             wait_for_broker: Duration::from_secs(5 * 60),
             discover_every: Duration::from_secs(10),
             lost: Lost::default(),
+        }
+    }
+
+    /// What a batch may take.
+    pub(crate) fn limits(&self, request: &PlanRequest) -> Limits {
+        let of_rate =
+            |rate: u64| (u128::from(rate) * request.interval.as_millis() / 1000).clamp(1, u128::from(u64::MAX)) as u64;
+        let most = [self.max_records_per_partition, self.max_rate_per_partition.map(of_rate)];
+        Limits {
+            most: most.into_iter().flatten().min(),
+            least: self.min_records_per_partition,
+            total: request.max_records,
         }
     }
 

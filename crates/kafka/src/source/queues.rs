@@ -67,6 +67,8 @@ pub(crate) struct PartitionQueue {
     pub(crate) pushed: i64,
     /// See [`Position::reached`].
     pub(crate) reached: bool,
+    /// The end of the partition, as the last response to a fetch told it: the lag beyond what has been fetched.
+    pub(crate) high: i64,
     waiting: VecDeque<Run>,
     waiting_records: u64,
 }
@@ -81,6 +83,7 @@ impl PartitionQueue {
             fetched: next,
             pushed: next,
             reached,
+            high: next,
             waiting: VecDeque::new(),
             waiting_records: 0,
         }
@@ -88,6 +91,11 @@ impl PartitionQueue {
 
     pub(crate) fn waiting_records(&self) -> u64 {
         self.waiting_records
+    }
+
+    /// Offsets to its end: never less than what waits.
+    fn lag(&self) -> u64 {
+        u64::try_from(self.high - self.next).unwrap_or(0).max(self.waiting_records)
     }
 
     /// Adds what follows. Records that are not in a block of the log join the run before them.
@@ -168,6 +176,17 @@ pub(crate) struct Held {
     pub(crate) runs: Vec<Run>,
 }
 
+/// What a batch may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Of each partition, at most.
+    pub(crate) most: Option<u64>,
+    /// Of each partition that has so many, under a total.
+    pub(crate) least: u64,
+    /// Of all together: backpressure.
+    pub(crate) total: Option<u64>,
+}
+
 /// All partitions of a source.
 #[derive(Default)]
 pub(crate) struct Queues {
@@ -190,13 +209,13 @@ impl Queues {
     }
 
     /// Takes what belongs to the next batch.
-    pub(crate) fn plan(&mut self, per_partition: Option<u64>, total: Option<u64>) -> Result<(Plan, Taken)> {
+    pub(crate) fn plan(&mut self, of_batch: &Limits) -> Result<(Plan, Taken)> {
         // What was fetched before is planned first; after it the reason stands in the way.
         if let (Some((kind, message)), false) = (&self.failure, self.has_waiting()) {
             return Err(Error::new(*kind, message.clone()));
         }
-        let limits = self.limits(per_partition, total);
-        self.asked_per_partition = per_partition.or(total);
+        let limits = self.limits(of_batch);
+        self.asked_per_partition = [of_batch.most, of_batch.total].into_iter().flatten().min();
         let (mut plan, mut held, mut ranges) = (Plan::default(), Vec::new(), Vec::new());
         for (index, ((key, queue), limit)) in self.partitions.iter_mut().zip(limits).enumerate() {
             let runs = queue.take(limit);
@@ -221,13 +240,22 @@ impl Queues {
         Ok((plan, held))
     }
 
-    /// How many records each partition may give: a limit on all is shared out by what waits.
-    fn limits(&self, per_partition: Option<u64>, total: Option<u64>) -> Vec<u64> {
-        let most = per_partition.unwrap_or(u64::MAX);
-        let wanted: Vec<u64> = self.partitions.values().map(|queue| queue.waiting_records.min(most)).collect();
-        let waiting: u64 = wanted.iter().sum();
-        let Some(total) = total.filter(|total| *total < waiting) else { return wanted };
-        share(&wanted, waiting, total)
+    /// How many records each partition may give. A limit on all is shared out by lag; what a partition cannot give of its share, for
+    /// its maximum or because it has not been fetched, the others may.
+    fn limits(&self, limits: &Limits) -> Vec<u64> {
+        let most = limits.most.unwrap_or(u64::MAX);
+        let can: Vec<u64> = self.partitions.values().map(|queue| queue.waiting_records.min(most)).collect();
+        let Some(total) = limits.total.filter(|total| *total < can.iter().sum()) else { return can };
+        let lags: Vec<u64> = self.partitions.values().map(PartitionQueue::lag).collect();
+        let shares = share(&lags, lags.iter().sum(), total);
+        let mut give: Vec<u64> = shares.iter().zip(&can).map(|(share, can)| *share.min(can)).collect();
+        let left: Vec<u64> = can.iter().zip(&give).map(|(can, give)| can - give).collect();
+        let unused = total - give.iter().sum::<u64>();
+        let more = share(&left, left.iter().sum(), unused.min(left.iter().sum()));
+        for ((give, more), can) in give.iter_mut().zip(more).zip(&can) {
+            *give = (*give + more).max(limits.least.min(*can));
+        }
+        give
     }
 }
 
@@ -265,6 +293,37 @@ mod tests {
         PartitionQueue::new(Position { cluster: 0, topic_id: TopicId::default(), next: 3, reached: true })
     }
 
+    /// Lag and records fetched of each partition, and what it may give.
+    fn limits(partitions: &[(i64, u64)], limits: Limits) -> Vec<u64> {
+        let mut queues = Queues::default();
+        for (index, &(lag, fetched)) in partitions.iter().enumerate() {
+            let mut partition = queue();
+            partition.high = partition.next + lag;
+            if fetched > 0 {
+                partition.push(block(fetched, partition.next + fetched as i64, 1));
+            }
+            queues.partitions.insert(("t".into(), index as i32), partition);
+        }
+        queues.limits(&limits)
+    }
+
+    #[test]
+    fn p9_each_partition_gives_its_share_of_the_rate_by_lag_within_its_minimum_and_maximum() {
+        // 100 records/s at most and batches of 100 ms.
+        let most = Limits { most: Some(10), least: 1, total: None };
+        assert_eq!(limits(&[(50, 50), (50, 50)], most), [10, 10]);
+        let rate = |total| Limits { total: Some(total), ..most };
+        assert_eq!(limits(&[(0, 0), (0, 0)], rate(10)), [0, 0]);
+        assert_eq!(limits(&[(50, 50), (50, 50)], rate(10)), [5, 5]);
+        assert_eq!(limits(&[(90, 50), (10, 10)], rate(10)), [9, 1]);
+        // A share beyond the maximum goes to the others; nobody is left without its minimum.
+        assert_eq!(limits(&[(900, 50), (100, 50)], rate(15)), [10, 5]);
+        assert_eq!(limits(&[(10_000, 50), (1, 1)], rate(5)), [5, 1]);
+        assert_eq!(limits(&[(10_000, 50), (10, 10)], Limits { least: 3, ..rate(5) }), [5, 3]);
+        // What has not been fetched cannot be given.
+        assert_eq!(limits(&[(10_000, 2), (10, 10)], Limits { most: None, ..rate(10) }), [2, 8]);
+    }
+
     #[test]
     fn a_plan_goes_from_the_position_to_one_past_the_last_record() {
         let mut queues = Queues::default();
@@ -272,11 +331,11 @@ mod tests {
         first.push(block(2, 9, 1));
         queues.partitions.insert(("t".into(), 0), first);
         queues.partitions.insert(("t".into(), 1), queue());
-        let (plan, held) = queues.plan(None, None).expect("a plan");
+        let (plan, held) = queues.plan(&Limits::default()).expect("a plan");
         assert_eq!((plan.records, plan.positions.len(), plan.blocks.len(), held.len()), (2, 2, 1, 1));
         let ranges = super::super::ranges::decode_ranges(&plan.read).expect("ranges");
         assert_eq!(ranges, [Range { index: 0, start: 3, end: 9, records: 2, blocks: 1 }]);
-        let (empty, _) = queues.plan(None, None).expect("a plan");
+        let (empty, _) = queues.plan(&Limits::default()).expect("a plan");
         // Nothing came: nothing moves, and both positions are there all the same.
         assert_eq!((empty.records, empty.positions), (0, plan.positions));
     }
@@ -298,7 +357,7 @@ mod tests {
         first.push(block(1, 4, 1));
         queues.partitions.insert(("t".into(), 0), first);
         queues.fail(&Error::new(ErrorKind::Restore, "gone"));
-        assert_eq!(queues.plan(None, None).expect("what was fetched").0.records, 1);
-        assert_eq!(queues.plan(None, None).err().map(|error| error.kind()), Some(ErrorKind::Restore));
+        assert_eq!(queues.plan(&Limits::default()).expect("what was fetched").0.records, 1);
+        assert_eq!(queues.plan(&Limits::default()).err().map(|error| error.kind()), Some(ErrorKind::Restore));
     }
 }

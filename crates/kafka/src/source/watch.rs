@@ -211,6 +211,9 @@ impl Fetcher {
         for (key, watched) in &mut self.partitions {
             // What the last response said: no request.
             let end = cached_high_watermark(&self.consumer, &key.0, key.1).unwrap_or(0);
+            if let Some(queue) = self.task.shared.queues().partitions.get_mut(key) {
+                queue.high = end;
+            }
             match watched.at_end.filter(|at| watched.assigned && end > *at) {
                 // Records have come since the end was met: the next one will tell.
                 Some(at) if self.task.shared.queues().partitions.get(key).is_some_and(|queue| queue.fetched > at) => {

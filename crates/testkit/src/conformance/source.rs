@@ -184,7 +184,7 @@ pub fn a_stop_hands_over_what_there_is<H: SourceHarness>(harness: H) {
     if source.replay() == Replay::ByPosition {
         world.read_all_given(&mut source);
     }
-    source.stop_receiving().expect("a stop");
+    source.stop_receiving(std::time::Duration::from_secs(10)).expect("a stop");
     let deadline = Instant::now() + LIMIT;
     while source.has_waiting() {
         assert!(Instant::now() < deadline, "records are left for ever");

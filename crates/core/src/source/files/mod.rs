@@ -416,7 +416,7 @@ impl<T: Send + 'static> Source for FileSource<T> {
         }
     }
 
-    fn stop_receiving(&mut self) -> Result<()> {
+    fn stop_receiving(&mut self, _: std::time::Duration) -> Result<()> {
         self.running()?.receiving = false;
         Ok(())
     }

@@ -342,7 +342,7 @@ fn after_stop_receiving_plans_are_empty_and_keep_their_positions() {
     folder.put("a", "one\n", 500);
     let mut source = started(FileSource::directory(folder.path()), None);
     assert_eq!(batch(&mut source, 1000), ["one"]);
-    source.stop_receiving().unwrap();
+    source.stop_receiving(Duration::from_secs(10)).unwrap();
     folder.put("b", "two\n", 1500);
     let last = plan(&mut source, 2000);
     assert_eq!(last.records, 0);

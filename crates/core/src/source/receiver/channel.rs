@@ -263,8 +263,8 @@ impl<T: Send + 'static> Source for ChannelSource<T> {
         self.intake.release(committed);
     }
 
-    fn stop_receiving(&mut self) -> Result<()> {
-        self.intake.close(CLOSE_LIMIT)
+    fn stop_receiving(&mut self, limit: Duration) -> Result<()> {
+        self.intake.close(limit.min(CLOSE_LIMIT))
     }
 
     fn has_waiting(&self) -> bool {

@@ -29,7 +29,7 @@ pub(super) use self::payload::Codec;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -53,6 +53,11 @@ mod failpoints {
     /// The giver of records is about to be told that they are durable.
     pub(super) const SOURCE_ACKNOWLEDGED: &str = "source-acknowledged";
 }
+
+/// How long a stop that is not graceful waits for a receiver.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// What is stored is logged, even where the receiver has used up the limit.
+const CLOSE_AT_LEAST: Duration = Duration::from_millis(100);
 
 /// Receives records from somewhere and hands them over, once.
 ///
@@ -106,7 +111,9 @@ pub struct ReceiverSource<R: Receiver> {
     kind: &'static str,
     identity: String,
     limits: Limits,
-    stop_limit: Duration,
+    stop_limit: Option<Duration>,
+    /// It did not stop when it was asked: nobody waits for it again.
+    gave_up: bool,
     restart_delay: Duration,
     intake: Arc<Intake>,
     lifecycle: Arc<Lifecycle>,
@@ -132,7 +139,8 @@ impl<R: Receiver> ReceiverSource<R> {
             identity,
             intake: Intake::new(limits.clone(), codec.header(), Givers::One(Vec::new())),
             limits,
-            stop_limit: Duration::from_secs(10),
+            stop_limit: None,
+            gave_up: false,
             restart_delay: Duration::from_secs(2),
             lifecycle: Arc::default(),
         }
@@ -190,10 +198,10 @@ impl<R: Receiver> ReceiverSource<R> {
         self.limit(|limits| limits.max_rate = Some(records_per_second))
     }
 
-    /// How long a stop waits for the receiver, default 10 s. After it a graceful stop goes on with an error that names
-    /// the source.
+    /// How long a stop waits for the receiver. After it a graceful stop goes on with what was stored, and ends with an error that names
+    /// the source. Default: a graceful stop waits most of what is left of its own limit, any other stop 10 s.
     pub fn stop_limit(mut self, limit: Duration) -> Self {
-        self.stop_limit = limit;
+        self.stop_limit = Some(limit);
         self
     }
 
@@ -266,17 +274,20 @@ impl<R: Receiver> Source for ReceiverSource<R> {
         self.intake.release(committed);
     }
 
-    fn stop_receiving(&mut self) -> Result<()> {
+    fn stop_receiving(&mut self, limit: Duration) -> Result<()> {
+        let began = Instant::now();
+        let limit = self.stop_limit.map_or(limit, |own| own.min(limit));
         self.intake.hurry();
         self.lifecycle.stop(None);
-        let ended = self.receiver.is_some() || self.lifecycle.wait_for_end(self.stop_limit);
+        let ended = self.receiver.is_some() || self.lifecycle.wait_for_end(limit);
+        self.gave_up = !ended;
         // Also if it did not end: what it has stored so far counts.
-        self.intake.close(self.stop_limit)?;
+        self.intake.close(limit.saturating_sub(began.elapsed()).max(CLOSE_AT_LEAST))?;
         if ended {
             return Ok(());
         }
         let source = self.intake.outside().map_or(String::new(), |outside| outside.source.to_string());
-        let limit_ms = self.stop_limit.as_millis();
+        let limit_ms = limit.as_millis();
         Err(Error::new(
             ErrorKind::Program,
             format!("the receiver of source `{source}` was asked to stop and did not within {limit_ms} ms"),
@@ -290,8 +301,8 @@ impl<R: Receiver> Source for ReceiverSource<R> {
     fn stop(&mut self) {
         self.intake.hurry();
         self.lifecycle.stop(None);
-        if self.receiver.is_none() {
-            self.lifecycle.wait_for_end(self.stop_limit);
+        if self.receiver.is_none() && !self.gave_up {
+            self.lifecycle.wait_for_end(self.stop_limit.unwrap_or(STOP_LIMIT));
         }
         self.intake.abandon();
     }

@@ -170,10 +170,10 @@ fn l1_records_become_one_block_when_the_interval_ends() {
     assert_eq!(groups, [1, 2, 1], "a group stays in one block");
     assert_eq!(collect(&mut source, &plan).unwrap().records, [11, 12, 13, 14]);
 
-    source.stop_receiving().unwrap();
+    source.stop_receiving(Duration::from_secs(10)).unwrap();
     assert_eq!(handle.store(15).unwrap_err().kind(), ErrorKind::Stopped);
     assert_eq!(handle.store_group(&[15]).unwrap_err().kind(), ErrorKind::Stopped);
-    source.stop_receiving().unwrap();
+    source.stop_receiving(Duration::from_secs(10)).unwrap();
     source.stop();
     source.stop();
 }
@@ -191,7 +191,7 @@ fn l2_a_stop_hands_over_all_in_order_though_the_clock_stands_still() {
         let world = World::new();
         let (mut source, handle, _) = world.receiver(|source| source.block_limit_bytes(block_bytes));
         (0..1000).for_each(|n| handle.store(n).unwrap());
-        source.stop_receiving().unwrap();
+        source.stop_receiving(Duration::from_secs(10)).unwrap();
         assert_eq!(handle.store(1000).unwrap_err().kind(), ErrorKind::Stopped);
         assert!(source.has_waiting());
         assert_eq!(world.batch(&mut source, 1000), (0..1000).collect::<Vec<_>>());
@@ -278,7 +278,7 @@ fn l4_restart_stops_and_starts_again_after_the_delay() {
     first.store(1).unwrap();
     second.stop("enough");
     assert!(matches!(inbox.recv_timeout(PATIENCE).unwrap(), Seen::Stopping));
-    source.stop_receiving().unwrap();
+    source.stop_receiving(Duration::from_secs(10)).unwrap();
     assert!(second.is_stopped());
     assert_eq!(world.batch(&mut source, 1000), [1]);
 }
@@ -290,7 +290,7 @@ fn j6_what_a_receiver_stores_while_it_stops_counts() {
         world.receiver_with(|source| source, |handle| (5..15).for_each(|n| handle.store_group(&[n]).unwrap()));
     // The first fills the budget: what comes in the stop must not wait for room.
     handle.store_group(&[4]).unwrap();
-    source.stop_receiving().unwrap();
+    source.stop_receiving(Duration::from_secs(10)).unwrap();
     assert_eq!(world.batch(&mut source, 1000), (4..15).collect::<Vec<_>>());
 }
 
@@ -305,7 +305,7 @@ fn j7_a_receiver_that_ignores_the_stop_is_named_after_the_limit() {
         },
     );
     handle.store(1).unwrap();
-    let error = source.stop_receiving().unwrap_err();
+    let error = source.stop_receiving(Duration::from_secs(10)).unwrap_err();
     assert!(error.to_string().contains("the receiver of source `test` was asked to stop"), "{error}");
     assert_eq!(world.batch(&mut source, 1000), [1], "what it had stored counts");
     drop(release);
@@ -381,7 +381,7 @@ fn k10_many_threads_store() {
             scope.spawn(move || (0..1000).for_each(|n| handle.store(thread * 1000 + n).unwrap()));
         }
     });
-    source.stop_receiving().unwrap();
+    source.stop_receiving(Duration::from_secs(10)).unwrap();
     let mut records = world.batch(&mut source, 1000);
     assert_eq!(records.len(), 10_000);
     records.sort_unstable();
@@ -452,7 +452,7 @@ fn at_most_ten_blocks_wait_for_the_log() {
     assert_eq!(waiting(&source), 10);
     world.log.pass();
     storing.recv_timeout(PATIENCE).unwrap();
-    source.stop_receiving().unwrap();
+    source.stop_receiving(Duration::from_secs(10)).unwrap();
     assert_eq!(world.batch(&mut source, 1000), (0..100).collect::<Vec<_>>());
 }
 
@@ -583,7 +583,7 @@ fn a_graceful_stop_logs_what_was_pushed() {
     world.log.hold();
     let mut push = pusher.push(1);
     assert!(poll(&mut push).is_pending());
-    let stopped = aside(move || source.stop_receiving().map(|()| source));
+    let stopped = aside(move || source.stop_receiving(Duration::from_secs(10)).map(|()| source));
     world.log.pass();
     let mut source = stopped.recv_timeout(PATIENCE).unwrap().unwrap();
     block_on(push).unwrap();
