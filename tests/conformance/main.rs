@@ -12,6 +12,7 @@ mod pushes;
 mod rate;
 mod receivers;
 mod savepoints;
+mod speculation;
 mod state;
 mod state_model;
 mod support;

@@ -148,6 +148,27 @@ fn p9_a_batch_takes_no_more_of_a_partition_than_it_is_allowed() {
 }
 
 #[test]
+fn p9_a_rate_is_shared_out_by_lag_within_the_maximum_rate_of_a_partition() {
+    // Partition 0 is three times as far behind as partition 1.
+    let record = |n: usize| Outgoing::value(n.to_string()).partition(i32::from(n % 4 == 3));
+    let topic = topic_with(2, (0..160).map(record));
+    // Batches of 1 s.
+    let source = KafkaSource::subscribe(brokers(), [&topic]).max_rate_per_partition(10).utf8();
+    let mut input = Input::start(source).expect("a start");
+    eventually("all records", || (input.source.metrics().fetched_records() == 160).then_some(()));
+    let mut sizes = |max: Option<u64>| {
+        let plan = input.plan_at_most(max).expect("a plan");
+        input.read(&plan).expect("a plan can be read").iter().map(|got| got.records).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(None), [10, 10]);
+    // 110 and 30 are left.
+    assert_eq!(sizes(Some(7)), [6, 1]);
+    assert_eq!(sizes(Some(1)), [1, 1]);
+    // Beyond the maximum of the one the other may give more.
+    assert_eq!(sizes(Some(18)), [10, 8]);
+}
+
+#[test]
 fn a_limit_on_the_batch_is_shared_out_and_plans_are_read_again_alike() {
     let record = |n: usize| Outgoing::value(n.to_string()).partition(i32::from(n >= 30));
     let topic = topic_with(2, (0..40).map(record));

@@ -23,7 +23,7 @@ pub mod time;
 
 pub use engine::{Builder, ContextState, Progress, Running, StreamingContext};
 pub use error::{BoxError, Error, ErrorKind, Result};
-pub use exec::Accumulator;
+pub use exec::{Accumulator, Speculation};
 pub use rdd::Rdd;
 pub use stream::{DStream, Graph, State, Values};
 pub use time::{BatchTime, milliseconds, minutes, seconds};

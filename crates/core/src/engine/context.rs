@@ -16,6 +16,7 @@ use super::settings::Settings;
 use super::status::{ContextState, Status};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::exec::Speculation;
 use crate::listen::{Bus, StreamingListener};
 use crate::log::{BatchLog, Budget, LocalBatchLog};
 use crate::rate::Backpressure;
@@ -108,6 +109,13 @@ impl Builder {
     /// How often a task is tried before its batch has failed for good; default 4.
     pub fn task_attempts(mut self, attempts: u32) -> Self {
         self.settings.task_attempts = attempts;
+        self
+    }
+
+    /// Gives a task that runs far longer than the others of its stage a second attempt beside it; the first to end counts. Default: off.
+    /// For stages without keyed state in their lineage: a task that changes state is never computed twice at a time.
+    pub fn speculation(mut self, speculation: Speculation) -> Self {
+        self.settings.speculation = Some(speculation);
         self
     }
 

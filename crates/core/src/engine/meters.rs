@@ -15,6 +15,11 @@ pub(crate) fn describe() {
     describe_counter!("millpond_records_total", Unit::Count, "records of completed batches, by source");
     describe_counter!("millpond_source_errors_total", Unit::Count, "errors that a source survived");
     describe_counter!("millpond_task_retries_total", Unit::Count, "tasks tried again");
+    describe_counter!(
+        "millpond_speculative_tasks_total",
+        Unit::Count,
+        "tasks started a second time beside a slow first try"
+    );
     describe_counter!("millpond_recoveries_total", Unit::Count, "recoveries inside of the process");
     describe_counter!("millpond_checkpoints_total", Unit::Count, "checkpoints published");
     describe_histogram!("millpond_scheduling_delay_ms", Unit::Milliseconds, "from a batch's plan to its start");

@@ -104,6 +104,7 @@ impl Start {
         let committer = Committer::start(named, &name, move |outcome| drop(report.send(Message::Outcome(outcome))))?;
         let mut executor = Executor::new(Pool::new(settings.threads(), &name)?, settings.task_attempts);
         executor.has_accumulators = !accumulators.is_empty();
+        executor.speculation = settings.speculation;
         let executor = Arc::new(executor);
         let computer = Computer {
             outputs,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use millpond_wal::{LogOptions, OnCorruption};
 
 use crate::error::{Error, Result};
+use crate::exec::Speculation;
 use crate::rate::Backpressure;
 
 /// What a builder collects.
@@ -32,6 +33,7 @@ pub(crate) struct Settings {
     pub(crate) savepoint: Option<PathBuf>,
     pub(crate) taken_over: Vec<String>,
     pub(crate) backpressure: Option<Backpressure>,
+    pub(crate) speculation: Option<Speculation>,
 }
 
 impl Settings {
@@ -58,6 +60,7 @@ impl Settings {
             savepoint: None,
             taken_over: Vec::new(),
             backpressure: None,
+            speculation: None,
         }
     }
 
@@ -121,6 +124,7 @@ impl Settings {
             self.partitions.is_none_or(|n| (1..=1024).contains(&n)),
             format!("partitions is {:?}, it must be 1 to 1024", self.partitions),
         )?;
+        self.speculation.map_or(Ok(()), |speculation| speculation.validate())?;
         check(self.task_attempts > 0, "task_attempts is 0, it must be at least 1".into())?;
         check(
             (64 << 10..=1 << 40).contains(&self.log_segment_bytes),

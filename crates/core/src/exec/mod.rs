@@ -5,10 +5,12 @@
 
 pub(crate) mod accumulator;
 mod pool;
+mod speculate;
 mod stage;
 mod task;
 
 pub use accumulator::Accumulator;
 pub(crate) use pool::Pool;
+pub use speculate::Speculation;
 pub(crate) use stage::{Executor, Stage, run_stages};
 pub(crate) use task::{Effect, Task, panicked};

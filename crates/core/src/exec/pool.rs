@@ -2,22 +2,40 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::{JoinHandle, ThreadId};
 
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::error::{Error, ErrorKind, Result};
 
 thread_local! {
     /// Whether this thread runs the tasks of a pool: it must not wait for others to.
     static IN_TASK: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread of a pool has been replaced.
+    static LEAVES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The threads of one context. Dropping it waits for the tasks under way.
+/// This thread was let go of and replaced: it ends when its task does.
+pub(crate) fn leave_pool() {
+    LEAVES.set(true);
+}
+
+/// Runs something on a thread outside of the pool as if it were a task of it.
+pub(crate) fn as_task<R>(work: impl FnOnce() -> R) -> R {
+    IN_TASK.set(true);
+    let result = work();
+    IN_TASK.set(false);
+    result
+}
+
+/// The threads of one context. Dropping it waits for the tasks under way, but for those on threads that were let go of.
 pub(crate) struct Pool {
     jobs: Option<Sender<Arc<Job>>>,
-    threads: Vec<JoinHandle<()>>,
+    queue: Receiver<Arc<Job>>,
+    name: String,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    count: usize,
 }
 
 /// Tasks `0..count` of one call; threads draw numbers until none is left.
@@ -35,23 +53,60 @@ type RunTask = Box<dyn Fn(usize) + Send + Sync>;
 impl Pool {
     pub(crate) fn new(threads: usize, name: &str) -> Result<Self> {
         let (jobs, queue) = unbounded::<Arc<Job>>();
-        let spawn = |index| {
-            let queue = queue.clone();
-            std::thread::Builder::new().name(format!("{name}-task-{index}")).spawn(move || {
-                IN_TASK.set(true);
-                while let Ok(job) = queue.recv() {
-                    job.work();
-                }
-            })
-        };
-        let threads = (0..threads).map(spawn).collect::<Result<_, _>>().map_err(|error| {
+        let pool = Pool { jobs: Some(jobs), queue, name: name.to_owned(), threads: Mutex::default(), count: threads };
+        (0..threads).try_for_each(|index| pool.spawn(&format!("{name}-task-{index}"))).map_err(|error| {
             Error::new(ErrorKind::Retry, format!("cannot start {threads} threads for tasks")).with_source(error)
         })?;
-        Ok(Pool { jobs: Some(jobs), threads })
+        Ok(pool)
+    }
+
+    fn spawn(&self, name: &str) -> std::io::Result<()> {
+        let queue = self.queue.clone();
+        let work = move || {
+            IN_TASK.set(true);
+            while !LEAVES.get()
+                && let Ok(job) = queue.recv()
+            {
+                job.work();
+            }
+        };
+        self.lock().push(std::thread::Builder::new().name(name.to_owned()).spawn(work)?);
+        Ok(())
     }
 
     pub(crate) fn threads(&self) -> usize {
-        self.threads.len()
+        self.count
+    }
+
+    /// Lets go of a thread whose task counts no more and may never end; another one takes its place.
+    pub(crate) fn replace(&self, thread: ThreadId) {
+        self.lock().retain(|handle| handle.thread().id() != thread);
+        if let Err(error) = self.spawn(&format!("{}-task-again", self.name)) {
+            tracing::warn!(%error, "no thread in place of one that hangs: the tasks have one less");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `run(0)` to `run(count - 1)` on the pool and does not wait for them.
+    ///
+    /// # Errors
+    /// As [`for_each`](Pool::for_each).
+    pub(crate) fn submit(&self, count: usize, run: impl Fn(usize) + Send + Sync + 'static) -> Result<()> {
+        refuse_in_task()?;
+        self.send(&Job::new(count, run));
+        Ok(())
+    }
+
+    fn send(&self, job: &Arc<Job>) {
+        if let Some(jobs) = &self.jobs {
+            for _ in 0..self.count.min(job.count) {
+                // Cannot fail: the pool holds the receiver as long as it lives.
+                let _ = jobs.send(job.clone());
+            }
+        }
     }
 
     /// Runs `run(0)` to `run(count - 1)` and waits for them all. `run` must not panic: tasks catch
@@ -63,19 +118,8 @@ impl Pool {
         if count == 0 {
             return Ok(());
         }
-        if IN_TASK.get() {
-            return Err(Error::new(
-                ErrorKind::Program,
-                "an Rdd cannot be computed inside of a function that is computed with another: collect it before, and use what came out",
-            ));
-        }
-        let job = Arc::new(Job {
-            run: RwLock::new(Some(Box::new(run))),
-            count,
-            next: AtomicUsize::new(0),
-            finished: Mutex::new(0),
-            all_finished: Condvar::new(),
-        });
+        refuse_in_task()?;
+        let job = Job::new(count, run);
         if count == 1 {
             // Not worth waking anybody.
             IN_TASK.set(true);
@@ -83,12 +127,7 @@ impl Pool {
             IN_TASK.set(false);
             return Ok(());
         }
-        if let Some(jobs) = &self.jobs {
-            for _ in 0..self.threads.len().min(count) {
-                // Cannot fail: the threads hold the receiver as long as the pool lives.
-                let _ = jobs.send(job.clone());
-            }
-        }
+        self.send(&job);
         let mut finished = job.finished.lock().unwrap_or_else(PoisonError::into_inner);
         while *finished < count {
             finished = job.all_finished.wait(finished).unwrap_or_else(PoisonError::into_inner);
@@ -101,11 +140,32 @@ impl Pool {
     }
 }
 
+/// A task could wait for ever for the thread it runs on.
+fn refuse_in_task() -> Result<()> {
+    if !IN_TASK.get() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Program,
+        "an Rdd cannot be computed inside of a function that is computed with another: collect it before, and use what came out",
+    ))
+}
+
 impl Job {
+    fn new(count: usize, run: impl Fn(usize) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Job {
+            run: RwLock::new(Some(Box::new(run))),
+            count,
+            next: AtomicUsize::new(0),
+            finished: Mutex::new(0),
+            all_finished: Condvar::new(),
+        })
+    }
+
     fn work(&self) {
         let run = self.run.read().unwrap_or_else(PoisonError::into_inner);
         let Some(run) = &*run else { return };
-        loop {
+        while !LEAVES.get() {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             if index >= self.count {
                 return;
@@ -123,8 +183,12 @@ impl Job {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.jobs = None;
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
+        let this = std::thread::current().id();
+        for thread in std::mem::take(&mut *self.lock()) {
+            // A thread that was let go of may be the last to hold the pool.
+            if thread.thread().id() != this {
+                let _ = thread.join();
+            }
         }
     }
 }

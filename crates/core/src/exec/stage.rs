@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Pool, Task};
+use super::speculate::race;
+use super::{Pool, Speculation, Task};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::BatchTime;
 
@@ -21,6 +22,12 @@ pub(crate) trait Stage: Send + Sync {
     /// has to be recovered instead.
     fn can_retry(&self) -> bool;
 
+    /// Two attempts at one of its tasks may run at the same time: no keyed state is in its lineage, and whatever a task leaves outside
+    /// of itself is staged or stands behind [`Task::claims`].
+    fn can_race(&self) -> bool {
+        false
+    }
+
     /// Whether it has run; set once by [`run_stages`].
     fn done(&self) -> &AtomicBool;
 }
@@ -34,11 +41,12 @@ pub(crate) struct Executor {
     pub(crate) failed_attempts: AtomicU32,
     /// The pipeline has accumulators: what a user's function may compute more than once is kept, so that it counts once.
     pub(crate) has_accumulators: bool,
+    pub(crate) speculation: Option<Speculation>,
 }
 
 impl Executor {
     pub(crate) fn new(pool: Pool, max_attempts: u32) -> Self {
-        Executor { pool, max_attempts, failed_attempts: AtomicU32::new(0), has_accumulators: false }
+        Executor { pool, max_attempts, failed_attempts: AtomicU32::new(0), has_accumulators: false, speculation: None }
     }
 }
 
@@ -65,6 +73,12 @@ pub(crate) fn run_stages(executor: &Executor, batch: BatchTime, stages: Vec<Arc<
 fn run_stage(executor: &Executor, batch: BatchTime, stage: &Arc<dyn Stage>) -> Result<()> {
     let span = tracing::debug_span!("stage", tasks = stage.tasks());
     let _entered = span.enter();
+    if let Some(speculation) = executor.speculation
+        && stage.tasks() > 1
+        && stage.can_race()
+    {
+        return race(executor, speculation, batch, stage);
+    }
     let failure: Arc<Mutex<Option<Error>>> = Arc::default();
     let failed = Arc::new(AtomicBool::new(false));
     let attempts_made = Arc::new(AtomicU32::new(0));
@@ -73,27 +87,12 @@ fn run_stage(executor: &Executor, batch: BatchTime, stage: &Arc<dyn Stage>) -> R
         let (stage, failure, failed) = (stage.clone(), failure.clone(), failed.clone());
         let attempts_made = attempts_made.clone();
         move |partition| {
-            for attempt in 1..=max_attempts {
-                if failed.load(Ordering::Relaxed) {
-                    return;
-                }
-                let Err(error) = Task::new(batch, partition).attempt(|task| stage.run(task)) else { return };
-                // A stopped context and a wrong setting do not get better by trying again.
-                let hopeless = matches!(
-                    error.kind(),
-                    ErrorKind::Stopped | ErrorKind::Configuration | ErrorKind::Restore | ErrorKind::Restart
-                );
-                if attempt < max_attempts && !hopeless && stage.can_retry() {
-                    tracing::warn!(%error, attempt, "a task failed and is tried again");
-                    metrics::counter!("millpond_task_retries_total").increment(1);
-                    continue;
-                }
+            if let Outcome::Failed { attempts, error } =
+                try_task(&*stage, batch, partition, max_attempts, &failed, None)
+            {
                 failed.store(true, Ordering::Relaxed);
-                attempts_made.store(attempt, Ordering::Relaxed);
-                let tries = if attempt == 1 { String::new() } else { format!(" (tried {attempt} times)") };
-                let error = Error::new(error.kind(), format!("{error}{tries}"));
+                attempts_made.store(attempts, Ordering::Relaxed);
                 failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                return;
             }
         }
     };
@@ -101,4 +100,50 @@ fn run_stage(executor: &Executor, batch: BatchTime, stage: &Arc<dyn Stage>) -> R
     executor.failed_attempts.store(attempts_made.load(Ordering::Relaxed), Ordering::Relaxed);
     let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
     failure.map_or(Ok(()), Err)
+}
+
+/// What became of a task's attempts.
+pub(super) enum Outcome {
+    Won,
+    /// Another attempt counts, or the stage has failed.
+    Lost,
+    Failed {
+        attempts: u32,
+        error: Error,
+    },
+}
+
+/// Tries a task a bounded number of times.
+pub(super) fn try_task(
+    stage: &dyn Stage,
+    batch: BatchTime,
+    partition: usize,
+    max_attempts: u32,
+    failed: &AtomicBool,
+    claim: Option<&Arc<AtomicBool>>,
+) -> Outcome {
+    for attempt in 1..=max_attempts {
+        if failed.load(Ordering::Relaxed) {
+            return Outcome::Lost;
+        }
+        let task = Task::new(batch, partition).with_claim(claim.cloned());
+        let error = match task.attempt(|task| stage.run(task)) {
+            Ok(true) => return Outcome::Won,
+            Ok(false) => return Outcome::Lost,
+            Err(error) => error,
+        };
+        // A stopped context and a wrong setting do not get better by trying again.
+        let hopeless = matches!(
+            error.kind(),
+            ErrorKind::Stopped | ErrorKind::Configuration | ErrorKind::Restore | ErrorKind::Restart
+        );
+        if attempt < max_attempts && !hopeless && stage.can_retry() {
+            tracing::warn!(%error, attempt, "a task failed and is tried again");
+            metrics::counter!("millpond_task_retries_total").increment(1);
+            continue;
+        }
+        let tries = if attempt == 1 { String::new() } else { format!(" (tried {attempt} times)") };
+        return Outcome::Failed { attempts: attempt, error: Error::new(error.kind(), format!("{error}{tries}")) };
+    }
+    Outcome::Lost
 }

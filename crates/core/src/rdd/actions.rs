@@ -29,12 +29,19 @@ impl<T: Send + 'static, R: Send> Stage for Action<T, R> {
 
     fn run(&self, task: &Task) -> Result<()> {
         let result = (self.run)(&self.rdd, task.partition, task)?;
+        if !task.claims() {
+            return Ok(());
+        }
         self.results.lock().unwrap_or_else(PoisonError::into_inner).push((task.partition, result));
         Ok(())
     }
 
     fn can_retry(&self) -> bool {
         self.rdd.op.retryable()
+    }
+
+    fn can_race(&self) -> bool {
+        self.rdd.op.repeatable()
     }
 
     fn done(&self) -> &AtomicBool {

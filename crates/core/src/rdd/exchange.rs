@@ -108,6 +108,9 @@ impl<B: Send + 'static> Stage for Exchange<B> {
 
     fn run(&self, task: &Task) -> Result<()> {
         let made = (self.fill)(task.partition, task)?;
+        if !task.claims() {
+            return Ok(());
+        }
         for (r, bucket) in made.into_iter().enumerate() {
             self.lock(r)[task.partition] = Some(bucket);
         }
@@ -116,6 +119,10 @@ impl<B: Send + 'static> Stage for Exchange<B> {
 
     fn can_retry(&self) -> bool {
         self.parent.retryable()
+    }
+
+    fn can_race(&self) -> bool {
+        self.parent.repeatable()
     }
 
     fn done(&self) -> &AtomicBool {

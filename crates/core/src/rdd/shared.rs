@@ -35,12 +35,19 @@ impl<T: Send + 'static> Stage for Kept<T> {
 
     fn run(&self, task: &Task) -> Result<()> {
         let chunks = chunks(&self.parent, task.partition, task)?;
+        if !task.claims() {
+            return Ok(());
+        }
         *self.partitions[task.partition].lock().unwrap_or_else(PoisonError::into_inner) = Some(chunks);
         Ok(())
     }
 
     fn can_retry(&self) -> bool {
         self.parent.op.retryable()
+    }
+
+    fn can_race(&self) -> bool {
+        self.parent.op.repeatable()
     }
 
     fn done(&self) -> &AtomicBool {

@@ -176,6 +176,10 @@ where
         self.rdd.op.retryable()
     }
 
+    fn can_race(&self) -> bool {
+        self.rdd.op.repeatable()
+    }
+
     fn done(&self) -> &AtomicBool {
         &self.done
     }
