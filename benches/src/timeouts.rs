@@ -32,18 +32,20 @@ pub(crate) struct Options {
 /// Records of a batch of the filling.
 const FILL: u64 = 250_000;
 
-/// Batches between the filling and the first key that times out: what the filling has left to do is done in them.
+/// Batches between the filling and the first key that times out, in which is done what the filling has left to do; and between the last
+/// one and the first of the filling to time out: when computing has fallen behind, the run takes some batch times more.
 const REST: u64 = 100;
 
 pub(crate) fn run(options: &Options, directory: &Path) -> Result<Report, Failure> {
     let meter = Meter::start()?;
     let Options { keys, expire, batches: measured, interval_ms } = *options;
-    // First the keys that will time out, a batch's worth in each batch; then the many, then nothing. Nobody is used again.
+    // First the keys that will time out, some in each batch; after a while the many, then nothing. Nobody is used again.
     let early = expire * measured;
     let fill = keys.div_ceil(FILL);
     // The records of the first batch are of the time `interval`; they time out after all of these batches and the rest.
-    let timeout_batches = measured + fill + REST;
+    let timeout_batches = measured + REST + fill + REST;
     let sizes = std::iter::repeat_n(expire, measured as usize)
+        .chain(std::iter::repeat_n(0, REST as usize))
         .chain(batches(keys, FILL))
         .chain(std::iter::repeat_n(0, (REST + measured + 1) as usize));
     let (planned_up_to, planned) = mpsc::channel();
