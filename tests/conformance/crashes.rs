@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use millpond_core::{DStream, StreamingContext, seconds};
+use millpond_core::{DStream, State, StreamingContext, seconds};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -95,6 +95,26 @@ fn counts_and_reductions_of_windows_survive_a_crash_after_each_batch() {
     });
     survives_crashes(random_batches(8), |s| {
         s.map(|(_, n)| vec![n]).reduce_by_window_without_inverse("w", appended, LENGTH, SLIDE)
+    });
+}
+
+#[test]
+fn keyed_state_with_timeouts_and_an_initial_state_survives_a_crash_after_each_batch() {
+    survives_crashes(random_batches(12), |s| {
+        let sums = s.map_with_state("sums", |time, key: &String, n, state: &mut State<'_, i64>| {
+            let sum = state.get().copied().unwrap_or(0) + n.unwrap_or(0);
+            if !state.is_timing_out() {
+                if sum % 7 == 0 { state.remove() } else { state.update(sum) }
+            }
+            Some((time, key.clone(), sum, state.is_timing_out()))
+        });
+        sums.initial_state([("k0", 3), ("k20", 4)]).timeout(seconds(2))
+    });
+    survives_crashes(random_batches(8), |s| {
+        s.update_state_by_key_with("sums", |time, _, new, sum: Option<i64>| {
+            Some(sum.unwrap_or(time.as_ms() as i64) + new.sum()).filter(|sum| sum % 5 != 0)
+        })
+        .initial_state([("k0", 3), ("k20", 4)])
     });
 }
 

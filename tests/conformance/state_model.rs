@@ -146,7 +146,7 @@ fn batches() -> impl Strategy<Value = Vec<Batch>> {
 }
 
 fn course() -> impl Strategy<Value = Course> {
-    let limits = prop_oneof![Just(1_u64 << 20), Just(64 << 20)];
+    let limits = prop_oneof![Just(1_u64 << 10), Just(64 << 20)];
     (1..8_u64, proptest::collection::vec(proptest::bool::weighted(0.3), 24), 1..5_usize, limits).prop_map(
         |(checkpoint_every, crash_after, partitions, memory_limit_bytes)| Course {
             checkpoint_every,
