@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use millpond_core::{DStream, State, StreamingContext, seconds};
+use millpond_core::{BatchTime, DStream, State, StreamingContext, seconds};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -121,4 +121,34 @@ fn keyed_state_with_timeouts_and_an_initial_state_survives_a_crash_after_each_ba
 fn appended(mut all: Vec<i64>, more: Vec<i64>) -> Vec<i64> {
     all.extend(more);
     all
+}
+
+#[test]
+fn h18_missed_batches_that_change_more_state_than_memory_takes_are_each_computed_and_committed() {
+    let bench = Bench::new();
+    let keys: Vec<u64> = (0..3000).collect();
+    let queue = queue_of(vec![keys.clone()]);
+    let start = || {
+        let context = bench.builder().checkpoint_interval(seconds(2)).memory_limit_bytes(1 << 10).open(|graph| {
+            graph
+                .source("in", source(&queue))
+                .map(|key: u64| (key, ()))
+                // How many batches a key has lived through: every batch changes every key.
+                .update_state_by_key("ages", |_, age: Option<u64>| Some(age.unwrap_or(0) + 1))
+                .sink_json("out", bench.collection.sink());
+            Ok(())
+        });
+        context.and_then(StreamingContext::start).expect("it starts")
+    };
+    let running = start();
+    bench.tick(&running);
+    running.stop().expect("it stops");
+    // Away for five batches.
+    bench.clock.advance(seconds(5));
+    let running = start();
+    running.await_committed(BatchTime::from_ms(6000), LIMIT).expect("the missed batches commit");
+    running.stop_gracefully().expect("it stops");
+    for (age, batch) in (1..).zip(sorted(bench.outputs::<(u64, u64)>("out", 6))) {
+        assert_eq!(batch, keys.iter().map(|key| (*key, age)).collect::<Vec<_>>(), "batch {age}");
+    }
 }

@@ -26,6 +26,8 @@ const FULL_DISK_WAIT: Duration = Duration::from_secs(300);
 const FULL_DISK_RETRY: Duration = Duration::from_millis(200);
 /// Of what is left of a graceful stop's limit, what a source may use.
 const SHARE_OF_SOURCES: f64 = 0.75;
+/// Decoded state has at most about so many times the bytes of its files: small values, well compressed.
+const DECODED_TO_STORED: u64 = 16;
 /// Durations kept for who measures.
 const KEPT_DURATIONS: usize = 1 << 20;
 
@@ -69,7 +71,7 @@ impl Driver {
             sources.push(SourcePlan { source: source.name().to_string(), plan });
         }
         let records: u64 = sources.iter().map(|source| source.plan.records).sum();
-        let last = if records == 0 { until } else { time };
+        let last = if records == 0 && self.may_stretch() { until } else { time };
         let mut plan = BatchPlan { first: time, last, sources, chain: 0 };
         plan.chain = plan.chain_from(self.plans_chain);
         let entry = LogEntry::Plan(plan);
@@ -96,6 +98,14 @@ impl Driver {
             shown.progress.records += records;
         });
         Ok(Event::Planned { plan: Planned { first: time, last, records }, waiting })
+    }
+
+    /// Whether batches without input may be computed together. Where operators visit each of them, none of the state that they
+    /// change can leave memory before all have committed; so where it may not fit, each is planned by itself.
+    fn may_stretch(&self) -> bool {
+        let in_memory = self.store.as_ref().map_or(0, StateStore::memory_bytes);
+        let decoded = self.stored_bytes.saturating_mul(DECODED_TO_STORED).max(in_memory.saturating_mul(2));
+        !self.every_batch || decoded <= self.settings.memory_limit_bytes
     }
 
     /// A full disk is waited for, within a limit: nothing has been lost, and appends work again when there is room (H20).
@@ -336,7 +346,9 @@ impl Driver {
     fn checkpointed(&mut self, batch: BatchTime) -> Result<()> {
         use millpond_state::SnapshotStore;
         let newest = self.directory.snapshots.manifest(batch.as_ms())?;
-        self.manifest = Manifest::decode(&millpond_state::Manifest::decode(&newest)?.meta)?;
+        let newest = millpond_state::Manifest::decode(&newest)?;
+        self.stored_bytes = newest.bytes();
+        self.manifest = Manifest::decode(&newest.meta)?;
         self.plans.forget(batch);
         let oldest = self.directory.snapshots.batches()?.first().copied().unwrap_or(batch.as_ms());
         let oldest = self.directory.snapshots.manifest(oldest)?;

@@ -84,6 +84,8 @@ pub(crate) struct Driver {
     pub(crate) plans_chain: u64,
     pub(crate) every_batch: bool,
     pub(crate) store: Option<StateStore>,
+    /// Bytes of the newest checkpoint's files.
+    pub(crate) stored_bytes: u64,
     /// Counts recoveries: what an earlier one set going is no news.
     pub(crate) incarnation: u64,
     pub(crate) frozen: Option<(Frozen, Manifest)>,

@@ -172,6 +172,7 @@ impl Start {
             plans_chain,
             every_batch: needs_every_batch,
             store: None,
+            stored_bytes: 0,
             incarnation: 0,
             frozen: None,
             counts: Vec::new(),
@@ -352,7 +353,8 @@ impl Driver {
     }
 
     fn open_state(&mut self) -> Result<()> {
-        let (store, manifest, _) = self.directory.open_state()?;
+        let (store, manifest, snapshot) = self.directory.open_state()?;
+        self.stored_bytes = snapshot.manifest().bytes();
         if manifest.batch != self.manifest.batch {
             return Err(Error::new(
                 ErrorKind::Restart,
