@@ -10,6 +10,7 @@ mod listeners;
 mod operators;
 mod pushes;
 mod rate;
+mod rdd;
 mod receivers;
 mod savepoints;
 mod speculation;

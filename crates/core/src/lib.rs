@@ -3,6 +3,7 @@
 //!
 //! Programs depend on the `millpond` crate, which re-exports what they need.
 
+pub mod batch;
 pub mod bytes;
 pub mod clock;
 pub mod engine;
@@ -21,6 +22,7 @@ pub mod stream;
 pub mod testing;
 pub mod time;
 
+pub use batch::BatchContext;
 pub use engine::{Builder, ContextState, Progress, Running, StreamingContext};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use exec::{Accumulator, Speculation};

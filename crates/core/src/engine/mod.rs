@@ -26,6 +26,8 @@ mod status;
 mod totals;
 mod workers;
 
+pub(crate) use directory::SHARDS;
+
 pub use context::{Builder, StreamingContext};
 pub use running::Running;
 pub use status::{ContextState, Progress};

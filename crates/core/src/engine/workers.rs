@@ -190,6 +190,7 @@ impl Computer {
             zero: self.zero,
             partitions: self.partitions,
             shards: self.shards,
+            data_set: false,
         };
         let run = BatchRun::new(Arc::new(env), inputs);
         self.outputs.iter().enumerate().try_for_each(|(number, output)| {

@@ -1,7 +1,7 @@
 //! A fixed number of threads that run numbered tasks.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{JoinHandle, ThreadId};
 
@@ -36,6 +36,7 @@ pub(crate) struct Pool {
     name: String,
     threads: Mutex<Vec<JoinHandle<()>>>,
     count: usize,
+    started: AtomicBool,
 }
 
 /// Tasks `0..count` of one call; threads draw numbers until none is left.
@@ -52,15 +53,35 @@ type RunTask = Box<dyn Fn(usize) + Send + Sync>;
 
 impl Pool {
     pub(crate) fn new(threads: usize, name: &str) -> Result<Self> {
-        let (jobs, queue) = unbounded::<Arc<Job>>();
-        let pool = Pool { jobs: Some(jobs), queue, name: name.to_owned(), threads: Mutex::default(), count: threads };
-        (0..threads).try_for_each(|index| pool.spawn(&format!("{name}-task-{index}"))).map_err(|error| {
-            Error::new(ErrorKind::Retry, format!("cannot start {threads} threads for tasks")).with_source(error)
-        })?;
+        let pool = Pool::idle(threads, name);
+        pool.start()?;
         Ok(pool)
     }
 
-    fn spawn(&self, name: &str) -> std::io::Result<()> {
+    /// As [`new`](Pool::new); the threads start when there are tasks for them, if ever.
+    pub(crate) fn idle(threads: usize, name: &str) -> Self {
+        let (jobs, queue) = unbounded::<Arc<Job>>();
+        let started = AtomicBool::new(false);
+        Pool { jobs: Some(jobs), queue, name: name.to_owned(), threads: Mutex::default(), count: threads, started }
+    }
+
+    fn start(&self) -> Result<()> {
+        if self.started.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut threads = self.lock();
+        // Another caller may have been quicker.
+        while !self.started.load(Ordering::Acquire) && threads.len() < self.count {
+            let thread = self.spawn(&format!("{}-task-{}", self.name, threads.len())).map_err(|error| {
+                Error::new(ErrorKind::Retry, format!("cannot start {} threads for tasks", self.count)).with_source(error)
+            })?;
+            threads.push(thread);
+        }
+        self.started.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn spawn(&self, name: &str) -> std::io::Result<JoinHandle<()>> {
         let queue = self.queue.clone();
         let work = move || {
             IN_TASK.set(true);
@@ -70,8 +91,7 @@ impl Pool {
                 job.work();
             }
         };
-        self.lock().push(std::thread::Builder::new().name(name.to_owned()).spawn(work)?);
-        Ok(())
+        std::thread::Builder::new().name(name.to_owned()).spawn(work)
     }
 
     pub(crate) fn threads(&self) -> usize {
@@ -81,8 +101,9 @@ impl Pool {
     /// Lets go of a thread whose task counts no more and may never end; another one takes its place.
     pub(crate) fn replace(&self, thread: ThreadId) {
         self.lock().retain(|handle| handle.thread().id() != thread);
-        if let Err(error) = self.spawn(&format!("{}-task-again", self.name)) {
-            tracing::warn!(%error, "no thread in place of one that hangs: the tasks have one less");
+        match self.spawn(&format!("{}-task-again", self.name)) {
+            Ok(thread) => self.lock().push(thread),
+            Err(error) => tracing::warn!(%error, "no thread in place of one that hangs: the tasks have one less"),
         }
     }
 
@@ -96,6 +117,7 @@ impl Pool {
     /// As [`for_each`](Pool::for_each).
     pub(crate) fn submit(&self, count: usize, run: impl Fn(usize) + Send + Sync + 'static) -> Result<()> {
         refuse_in_task()?;
+        self.start()?;
         self.send(&Job::new(count, run));
         Ok(())
     }
@@ -127,6 +149,7 @@ impl Pool {
             IN_TASK.set(false);
             return Ok(());
         }
+        self.start()?;
         self.send(&job);
         let mut finished = job.finished.lock().unwrap_or_else(PoisonError::into_inner);
         while *finished < count {

@@ -30,6 +30,11 @@ pub(crate) trait Stage: Send + Sync {
 
     /// Whether it has run; set once by [`run_stages`].
     fn done(&self) -> &AtomicBool;
+
+    /// Its results have been taken out by an earlier reader and can be made again: it runs once more.
+    fn spent(&self) -> bool {
+        false
+    }
 }
 
 /// What runs the tasks of one context.
@@ -55,7 +60,7 @@ pub(crate) fn run_stages(executor: &Executor, batch: BatchTime, stages: Vec<Arc<
     // An explicit stack, since a lineage may be longer than a thread's stack is deep.
     let mut stack: Vec<(Arc<dyn Stage>, bool)> = stages.into_iter().rev().map(|stage| (stage, false)).collect();
     while let Some((stage, expanded)) = stack.pop() {
-        if stage.done().load(Ordering::Acquire) {
+        if stage.done().load(Ordering::Acquire) && !stage.spent() {
             continue;
         }
         if expanded {

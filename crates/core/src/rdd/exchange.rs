@@ -128,6 +128,12 @@ impl<B: Send + 'static> Stage for Exchange<B> {
     fn done(&self) -> &AtomicBool {
         &self.done
     }
+
+    /// A reader before has taken buckets. Filled again by one task each; else every reader would fill its own from all of the
+    /// parent.
+    fn spent(&self) -> bool {
+        self.repeatable() && (0..self.readers()).any(|r| self.lock(r).iter().any(Option::is_none))
+    }
 }
 
 /// Partitions of an `Rdd` brought together, in order.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::type_complexity, reason = "the type of a join is what it gives: an alias would hide it")]
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use millpond_state::codec;
@@ -78,39 +79,64 @@ impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
         label: &Arc<str>,
         other: Rdd<(K, W)>,
     ) -> Rdd<(K, (Vec<V>, Vec<W>))> {
-        let env = self.env.clone();
-        let (left, right) = (shuffle(self, label), shuffle(other, label));
+        let env = self.env_with(&other);
+        let left = shuffle(self.within(env.clone()), label);
+        let right = shuffle(other.within(env.clone()), label);
         Rdd::new(env, CoGroup { left, right, label: label.clone() })
     }
 
     /// The values of each key on both sides, in record order; a key is there if either side has it.
-    pub fn cogroup<W: Send + 'static>(self, other: Rdd<(K, W)>) -> Rdd<(K, (Vec<V>, Vec<W>))> {
-        self.cogroup_labelled(&"cogroup".into(), other)
+    pub fn cogroup<W: Send + 'static>(self, other: impl Borrow<Rdd<(K, W)>>) -> Rdd<(K, (Vec<V>, Vec<W>))> {
+        self.cogroup_labelled(&"cogroup".into(), other.borrow().clone())
+    }
+
+    /// The records whose key the other has not. Their order within a key stays.
+    pub fn subtract_by_key<W: Send + 'static>(self, other: impl Borrow<Rdd<(K, W)>>) -> Self
+    where
+        K: Clone,
+    {
+        let label = "subtract_by_key".into();
+        // Of the other side the keys are enough.
+        let others = other.borrow().clone().map_labelled(&label, |(key, _)| (key, ()));
+        self.cogroup_labelled(&label, others).flat_map_labelled(&label, |(key, (left, right))| {
+            let kept = if right.is_empty() { left } else { Vec::new() };
+            kept.into_iter().map(move |value| (key.clone(), value))
+        })
     }
 }
 
 impl<K: Key + Clone, V: Clone + Send + 'static> Rdd<(K, V)> {
-    /// Each pair of values of a key that both sides have.
-    pub fn join<W: Clone + Send + 'static>(self, other: Rdd<(K, W)>) -> Rdd<(K, (V, W))> {
-        self.cogroup_labelled(&"join".into(), other)
+    /// Each pair of values of a key that both sides have. The other side may be a data set ([`BatchContext`](crate::BatchContext)),
+    /// given by reference: `rdd.join(&users)`.
+    pub fn join<W: Clone + Send + 'static>(self, other: impl Borrow<Rdd<(K, W)>>) -> Rdd<(K, (V, W))> {
+        self.cogroup_labelled(&"join".into(), other.borrow().clone())
             .flat_map(|(key, (left, right))| pairs(key, left, right, |v, w| (v, w)))
     }
 
     /// As [`join`](Rdd::join); a value on the left without one on the right is kept, with `None`.
-    pub fn left_outer_join<W: Clone + Send + 'static>(self, other: Rdd<(K, W)>) -> Rdd<(K, (V, Option<W>))> {
-        self.cogroup_labelled(&"left_outer_join".into(), other)
+    pub fn left_outer_join<W: Clone + Send + 'static>(
+        self,
+        other: impl Borrow<Rdd<(K, W)>>,
+    ) -> Rdd<(K, (V, Option<W>))> {
+        self.cogroup_labelled(&"left_outer_join".into(), other.borrow().clone())
             .flat_map(|(key, (left, right))| pairs(key, left, some_or_none(right), |v, w| (v, w)))
     }
 
     /// As [`join`](Rdd::join); a value on the right without one on the left is kept, with `None`.
-    pub fn right_outer_join<W: Clone + Send + 'static>(self, other: Rdd<(K, W)>) -> Rdd<(K, (Option<V>, W))> {
-        self.cogroup_labelled(&"right_outer_join".into(), other)
+    pub fn right_outer_join<W: Clone + Send + 'static>(
+        self,
+        other: impl Borrow<Rdd<(K, W)>>,
+    ) -> Rdd<(K, (Option<V>, W))> {
+        self.cogroup_labelled(&"right_outer_join".into(), other.borrow().clone())
             .flat_map(|(key, (left, right))| pairs(key, some_or_none(left), right, |v, w| (v, w)))
     }
 
     /// As [`join`](Rdd::join); a value on either side without one on the other is kept, with `None`.
-    pub fn full_outer_join<W: Clone + Send + 'static>(self, other: Rdd<(K, W)>) -> Rdd<(K, (Option<V>, Option<W>))> {
-        self.cogroup_labelled(&"full_outer_join".into(), other)
+    pub fn full_outer_join<W: Clone + Send + 'static>(
+        self,
+        other: impl Borrow<Rdd<(K, W)>>,
+    ) -> Rdd<(K, (Option<V>, Option<W>))> {
+        self.cogroup_labelled(&"full_outer_join".into(), other.borrow().clone())
             .flat_map(|(key, (left, right))| pairs(key, some_or_none(left), some_or_none(right), |v, w| (v, w)))
     }
 }

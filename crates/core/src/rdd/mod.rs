@@ -9,10 +9,15 @@ mod actions;
 mod bucket;
 mod combine;
 mod exchange;
+mod fold;
+mod indexed;
 mod join;
 mod keyed;
 mod narrow;
+mod pairs;
+mod partitioning;
 mod shared;
+mod sort;
 mod sources;
 mod top;
 
@@ -66,6 +71,8 @@ pub(crate) struct RddEnv {
     pub(crate) partitions: usize,
     /// Shards of the state: likewise.
     pub(crate) shards: u16,
+    /// It is that of a data set, not of a batch: what is made of both belongs to the batch.
+    pub(crate) data_set: bool,
 }
 
 impl RddEnv {
@@ -97,12 +104,22 @@ impl<T: Send + 'static> Rdd<T> {
         Rdd { op: Arc::new(op), env }
     }
 
+    /// The same `Rdd` in another environment.
+    pub(crate) fn within(self, env: Arc<RddEnv>) -> Rdd<T> {
+        Rdd { op: self.op, env }
+    }
+
+    /// The environment of what is made of this one and another: the batch's, if one of them is a data set.
+    pub(crate) fn env_with<U>(&self, other: &Rdd<U>) -> Arc<RddEnv> {
+        if self.env.data_set { other.env.clone() } else { self.env.clone() }
+    }
+
     /// The number of partitions.
     pub fn partitions(&self) -> usize {
         self.op.partitions()
     }
 
-    /// The batch it belongs to.
+    /// The batch it belongs to; 0 for an `Rdd` of a data set.
     pub fn batch_time(&self) -> BatchTime {
         self.env.batch
     }

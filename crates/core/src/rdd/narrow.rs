@@ -1,9 +1,10 @@
 //! Operators that need one partition of their parent for one of theirs: they run in their parent's task.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use super::{CHUNK, Compute, Out, Rdd, RddEnv};
-use crate::error::Result;
+use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::exec::{Stage, Task};
 
 /// Any operator that turns a chunk into chunks.
@@ -111,6 +112,16 @@ impl<T: Send + 'static> Rdd<T> {
         self.map_labelled(&"map".into(), f)
     }
 
+    /// As [`map`](Rdd::map) with a function that can fail: an error fails the task as a panic does.
+    pub fn try_map<U: Send + 'static, E: Into<BoxError>>(
+        self,
+        f: impl Fn(T) -> Result<U, E> + Send + Sync + 'static,
+    ) -> Rdd<U> {
+        self.try_map_labelled(&"try_map".into(), move |record| {
+            f(record).map_err(|error| Error::new(ErrorKind::Program, "a function failed").with_source(error))
+        })
+    }
+
     /// The records for which `f` is true.
     pub fn filter(self, f: impl Fn(&T) -> bool + Send + Sync + 'static) -> Rdd<T> {
         self.filter_labelled(&"filter".into(), f)
@@ -138,8 +149,9 @@ impl<T: Send + 'static> Rdd<T> {
     }
 
     /// The records of this one, then those of the other: partitions side by side.
-    pub fn union(self, other: Rdd<T>) -> Rdd<T> {
-        let env = self.env.clone();
+    pub fn union(self, other: impl Borrow<Rdd<T>>) -> Rdd<T> {
+        let other = other.borrow().clone();
+        let env = self.env_with(&other);
         Rdd::new(env, Union { parents: vec![self, other] })
     }
 }

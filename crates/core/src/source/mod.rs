@@ -14,8 +14,8 @@ mod socket;
 mod testing;
 
 pub use crate::plan::{BlockId, PartitionPosition, Plan, PlanRequest};
-pub(crate) use files::describe_file_position;
 pub use files::{FileSource, LineRef};
+pub(crate) use files::{describe_file_position, file_failed, text_partitions};
 pub use queue::{Queue, QueueSource};
 pub use receiver::{ChannelSource, Push, PushAll, Pusher, Receiver, ReceiverHandle, ReceiverSource, channel};
 pub use socket::SocketSource;

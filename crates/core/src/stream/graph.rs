@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::{AnyOperator, AnySource, Output};
+use crate::batch::{BatchContext, Identities};
 use crate::error::{Error, Result};
 use crate::exec::Accumulator;
 use crate::sink::{IntoSink, Sink};
@@ -36,6 +37,8 @@ struct Described {
     interval_ms: u64,
     /// The slide of what is named, in milliseconds.
     slides: RefCell<HashMap<Arc<str>, u64>>,
+    /// The data sets that were read, with what tells their content (hard case H17).
+    data_sets: Identities,
 }
 
 /// What stands in for a source.
@@ -110,6 +113,7 @@ impl Graph<'_> {
             replace,
             interval_ms: interval.as_millis() as u64,
             slides: RefCell::default(),
+            data_sets: Identities::default(),
         };
         Graph { described: Rc::new(described), brand: PhantomData }
     }
@@ -120,13 +124,49 @@ impl Graph<'_> {
         if !errors.is_empty() {
             return Err(Error::configuration(errors.join("; ")));
         }
-        let parts = self.described.parts.take();
+        let mut parts = self.described.parts.take();
+        for (name, content) in self.described.data_sets.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            parts.fingerprint.0.insert(format!("data set {name}"), content);
+        }
         if parts.outputs.is_empty() {
             return Err(Error::configuration(
                 "no output operations registered: a stream is computed only where it ends in a sink, for_each_rdd or print",
             ));
         }
         Ok(parts)
+    }
+
+    /// Data sets for this pipeline: [`Rdd`](crate::Rdd)s of files and collections, to be joined with its batches.
+    ///
+    /// What is read here is read again at every start. A hash of its content stands in the checkpoint: where it has changed while
+    /// batches have to be replayed, the start is refused and names the data set, since the replay would give other output.
+    ///
+    /// ```
+    /// # use millpond_core::{StreamingContext, source::{Queue, QueueSource}, sink::FileSink};
+    /// # fn main() -> millpond_core::Result<()> {
+    /// # let place = tempfile::tempdir().unwrap();
+    /// # let (users, output, pond) = (place.path().join("users.csv"), place.path().join("out"), place.path().join("pond"));
+    /// # std::fs::write(&users, "1,Ada\n2,Brook\n").unwrap();
+    /// # let queue = Queue::<u64>::new();
+    /// # let clicks = QueueSource::one_at_a_time(&queue).replayable();
+    /// let context = StreamingContext::builder("clicks").directory(pond).open(|graph| {
+    ///     let users = graph.batch().text_file(&users)?;
+    ///     let users = users
+    ///         .flat_map(|line| line.split_once(',').and_then(|(id, name)| Some((id.parse::<u64>().ok()?, name.to_owned()))))
+    ///         .cache();
+    ///     graph
+    ///         .source("clicks", clicks)
+    ///         .map(|user| (user, ()))
+    ///         .transform(move |clicks, _at| clicks.join(&users))
+    ///         .sink_value("names", FileSink::text(&output), |(_, (_, name))| name.clone());
+    ///     Ok(())
+    /// })?;
+    /// # drop(context);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn batch(&self) -> BatchContext {
+        BatchContext::of_graph(self.described.data_sets.clone())
     }
 
     /// Notes something wrong with the description; opening the context then fails.

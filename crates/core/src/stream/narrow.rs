@@ -123,7 +123,7 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
         self.apply("transform", move |rdd, _, run| {
             let rdd = for_user(rdd);
             let stages = rdd.op.dependencies();
-            Ok(f(rdd, run.env.batch).after(stages))
+            Ok(f(rdd, run.env.batch).after(stages).within(run.env.clone()))
         })
     }
 
@@ -143,7 +143,7 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
         DStream::new(self.graph, label, upstream, move |run| {
             let (left, right) = (for_user(left.rdd(run)?), for_user(right.rdd(run)?));
             let stages = [left.op.dependencies(), right.op.dependencies()].concat();
-            Ok(f(left, right, run.env.batch).after(stages))
+            Ok(f(left, right, run.env.batch).after(stages).within(run.env.clone()))
         })
     }
 }

@@ -13,9 +13,12 @@ mod plan;
 mod progress;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 pub use decode::LineRef;
+pub(crate) use listing::cannot as file_failed;
 pub(crate) use progress::describe as describe_file_position;
+pub(crate) use whole::text_partitions;
 
 use std::collections::HashSet;
 use std::fmt::{self, Display};
