@@ -1,13 +1,18 @@
 //! [`BatchContext`]: `Rdd`s without any stream. What runs on the stream's batches runs on history, and both can be joined.
 
+mod broadcast;
+mod object;
 mod text;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::exec::{Executor, Pool};
-use crate::rdd::{Rdd, RddEnv};
+use crate::rdd::{PERSIST_MEMORY_BYTES, Rdd, RddEnv, Storage};
 use crate::time::BatchTime;
+
+pub use broadcast::Broadcast;
 
 /// Partitions of a shuffle.
 const PARTITIONS: usize = 16;
@@ -35,6 +40,7 @@ pub struct BatchContext {
 }
 
 /// Data sets with what tells their content: name and description. Shared with the graph that asked for the context.
+/// Names say what they are: `data set users.csv`.
 pub(crate) type Identities = Arc<Mutex<Vec<(String, String)>>>;
 
 impl std::fmt::Debug for BatchContext {
@@ -56,6 +62,8 @@ pub struct BatchBuilder {
     threads: Option<usize>,
     partitions: Option<usize>,
     task_attempts: Option<u32>,
+    persist_memory_bytes: Option<u64>,
+    spill_directory: Option<PathBuf>,
 }
 
 impl BatchBuilder {
@@ -74,6 +82,20 @@ impl BatchBuilder {
     /// How often a task is tried before its action fails; default 4.
     pub fn task_attempts(mut self, attempts: u32) -> Self {
         self.task_attempts = Some(attempts);
+        self
+    }
+
+    /// Bytes of values that [`StorageLevel::MemoryAndDisk`](crate::rdd::StorageLevel) keeps in memory, by their estimated encoded
+    /// size; default 256 MiB.
+    pub fn persist_memory_bytes(mut self, bytes: u64) -> Self {
+        self.persist_memory_bytes = Some(bytes);
+        self
+    }
+
+    /// Where persisted partitions go that memory does not hold, in a directory made for this context and deleted with it; default the
+    /// system's directory for temporary files.
+    pub fn spill_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.spill_directory = Some(directory.into());
         self
     }
 
@@ -113,6 +135,10 @@ impl BatchContext {
     fn of(settings: BatchBuilder, read: Option<Identities>) -> Self {
         let threads = settings.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let executor = Executor::new(Pool::idle(threads, "batch"), settings.task_attempts.unwrap_or(4));
+        let storage = Storage::new(
+            settings.spill_directory.unwrap_or_else(std::env::temp_dir),
+            settings.persist_memory_bytes.unwrap_or(PERSIST_MEMORY_BYTES),
+        );
         let env = RddEnv {
             executor: Arc::new(executor),
             batch: BatchTime::from_ms(0),
@@ -120,6 +146,7 @@ impl BatchContext {
             partitions: settings.partitions.unwrap_or(PARTITIONS),
             shards: crate::engine::SHARDS,
             data_set: true,
+            storage: Arc::new(storage),
         };
         BatchContext { env: Arc::new(env), read }
     }

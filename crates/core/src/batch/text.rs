@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -23,19 +23,22 @@ impl BatchContext {
     pub fn text_file(&self, path: impl AsRef<Path>) -> Result<Rdd<String>> {
         let path = path.as_ref();
         let (partitions, files) = text_partitions(path)?;
-        self.note(path.display().to_string(), || {
-            let mut hash = Xxh3Default::new();
-            for file in &files {
-                hash_content(file, &mut hash)?;
-            }
-            Ok(format!("text of {} files, content {:016x}", files.len(), hash.digest()))
-        })?;
+        self.note(format!("data set {}", path.display()), || content("text", &files))?;
         let label = format!("text of {}", path.display()).into();
         Ok(Rdd::new(self.env.clone(), SourceRdd { label, partitions, refused: None }))
     }
 }
 
-fn hash_content(path: &Path, hash: &mut Xxh3Default) -> Result<()> {
+/// What tells the content of files, in the order given.
+pub(super) fn content(kind: &str, files: &[PathBuf]) -> Result<String> {
+    let mut hash = Xxh3Default::new();
+    for file in files {
+        hash_file(file, &mut hash)?;
+    }
+    Ok(format!("{kind} of {} files, content {:016x}", files.len(), hash.digest()))
+}
+
+fn hash_file(path: &Path, hash: &mut Xxh3Default) -> Result<()> {
     let failed = |error| file_failed("read", path, error);
     let mut file = File::open(path).map_err(failed)?;
     let mut block = vec![0; 256 << 10];

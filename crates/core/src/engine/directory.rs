@@ -5,6 +5,7 @@
 //! log/           the log of batches
 //! checkpoints/   immutable files and manifests
 //! live/          the state database; thrown away and linked anew at every start
+//! spill/         persisted `Rdd`s that memory did not hold; thrown away at every start
 //! note           what is committed, for people: a cache that nothing depends on
 //! ```
 
@@ -20,6 +21,7 @@ use super::rules;
 use super::savepoint;
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sink::disk::delete;
 use crate::source::BlockId;
 use crate::stream::Fingerprint;
 use crate::time::BatchTime;
@@ -30,7 +32,7 @@ pub(crate) const SHARDS: u16 = 256;
 /// Partitions of a shuffle where the settings name none: enough for the cores of a large machine, few enough for small batches.
 const PARTITIONS: usize = 16;
 
-const PARTS: [&str; 3] = ["log", "checkpoints", "live"];
+const PARTS: [&str; 4] = ["log", "checkpoints", "live", "spill"];
 
 /// An open directory, locked.
 pub(crate) struct Directory {
@@ -55,6 +57,8 @@ impl Directory {
         })?;
         look_for_strangers(&path)?;
         let lock = DirectoryLock::acquire(&path)?;
+        // What a process left that was killed.
+        delete(&path.join("spill"))?;
         let snapshots = Arc::new(LocalSnapshotStore::open(&path.join("checkpoints"))?);
         let options = StoreOptions {
             memory_limit_bytes: settings.memory_limit_bytes,
@@ -97,6 +101,10 @@ impl Directory {
 
     pub(crate) fn log_path(&self) -> PathBuf {
         self.path.join("log")
+    }
+
+    pub(crate) fn spill_path(&self) -> PathBuf {
+        self.path.join("spill")
     }
 
     pub(crate) fn partitions(&self) -> usize {

@@ -24,6 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Accumulator, Executor, Pool};
 use crate::listen::Bus;
 use crate::log::{BatchLog, BlockLog, Budget, LogEntry, Unplanned};
+use crate::rdd::{PERSIST_MEMORY_BYTES, Storage};
 use crate::sink::{Cursor, Guarantee, Shared, SinkStart};
 use crate::source::{SourceEvents, SourceStart};
 use crate::stream::GraphParts;
@@ -117,6 +118,7 @@ impl Start {
             bus: bus.clone(),
             clock: clock.clone(),
             accumulators: accumulators.clone(),
+            storage: Arc::new(Storage::new(directory.spill_path(), PERSIST_MEMORY_BYTES)),
         };
         let report = outbox.clone();
         let computer = Worker::start(format!("{name}-batches"), move |job| {

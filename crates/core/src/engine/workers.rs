@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Accumulator, Executor, accumulator};
 use crate::listen::{Bus, Event, OutputOperationInfo};
-use crate::rdd::RddEnv;
+use crate::rdd::{RddEnv, Storage};
 use crate::sink::Digest;
 use crate::stream::{BatchOutputs, BatchRun, Input, Output, OutputTarget};
 use crate::time::BatchTime;
@@ -115,6 +115,7 @@ pub(crate) struct Computer {
     pub(crate) bus: Arc<Bus>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) accumulators: Arc<[Accumulator]>,
+    pub(crate) storage: Arc<Storage>,
 }
 
 impl Computer {
@@ -191,6 +192,7 @@ impl Computer {
             partitions: self.partitions,
             shards: self.shards,
             data_set: false,
+            storage: self.storage.clone(),
         };
         let run = BatchRun::new(Arc::new(env), inputs);
         self.outputs.iter().enumerate().try_for_each(|(number, output)| {

@@ -16,9 +16,12 @@ mod keyed;
 mod narrow;
 mod pairs;
 mod partitioning;
+mod persist;
+mod save;
 mod shared;
 mod sort;
 mod sources;
+mod storage;
 mod top;
 
 use std::sync::Arc;
@@ -28,12 +31,16 @@ use crate::exec::{Executor, Stage, Task};
 use crate::time::BatchTime;
 
 pub use keyed::{Key, Value};
+pub use persist::StorageLevel;
 
 pub(crate) use bucket::Bucket;
 pub(crate) use combine::CombineTable;
 pub(crate) use exchange::Exchange;
 pub(crate) use keyed::{Keyed, KeyedExchange, shuffle};
+pub(crate) use persist::Persisted;
+pub(crate) use save::{PartWriter, read as read_saved};
 pub(crate) use sources::{Refused, SourceRdd};
+pub(crate) use storage::{PERSIST_MEMORY_BYTES, Storage};
 
 /// How many records travel together, about.
 pub(crate) const CHUNK: usize = 2048;
@@ -73,6 +80,8 @@ pub(crate) struct RddEnv {
     pub(crate) shards: u16,
     /// It is that of a data set, not of a batch: what is made of both belongs to the batch.
     pub(crate) data_set: bool,
+    /// For what is persisted.
+    pub(crate) storage: Arc<Storage>,
 }
 
 impl RddEnv {
@@ -97,6 +106,14 @@ pub(crate) trait Compute<T>: Send + Sync {
     /// A partition that was computed, and kept, can be computed again without doing anything twice.
     /// False once keyed state is in the lineage.
     fn repeatable(&self) -> bool;
+
+    /// Whether it is kept already: keeping it once more would only cost memory.
+    fn is_kept(&self) -> bool {
+        false
+    }
+
+    /// Lets go of what is kept.
+    fn unpersist(&self) {}
 }
 
 impl<T: Send + 'static> Rdd<T> {

@@ -1,4 +1,4 @@
-//! An `Rdd` with more than one reader: computed once a batch, kept, and handed out as copies (hard case H14).
+//! An `Rdd` that is computed into memory for one reader, because computing it leaves something else too: the records that were refused.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,20 +8,12 @@ use crate::error::Result;
 use crate::exec::{Stage, Task, accumulator};
 use crate::source::RefusedRecord;
 
-/// The kept partitions. A partition is locked while one reader copies a chunk out of it.
+/// The kept partitions.
 pub(crate) struct Kept<T> {
     parent: Rdd<T>,
     /// By partition; `None` once its one reader has taken it.
     partitions: Vec<Mutex<Option<Vec<Vec<T>>>>>,
     done: AtomicBool,
-}
-
-impl<T: Clone + Send + 'static> Rdd<T> {
-    /// The same records, computed once for however many readers.
-    pub fn cache(self) -> Rdd<T> {
-        let env = self.env.clone();
-        Rdd::new(env, Shared(self.keep()))
-    }
 }
 
 impl<T: Send + 'static> Stage for Kept<T> {
@@ -132,38 +124,6 @@ impl<T: Send + 'static> Compute<RefusedRecord> for RefusedRdd<T> {
     fn compute(&self, _: usize, _: &Task, out: &mut Out<'_, RefusedRecord>) -> Result<()> {
         let records = self.refused.in_order();
         if records.is_empty() { Ok(()) } else { out(records) }
-    }
-
-    fn retryable(&self) -> bool {
-        true
-    }
-
-    fn repeatable(&self) -> bool {
-        true
-    }
-}
-
-struct Shared<T>(Arc<Kept<T>>);
-
-impl<T: Clone + Send + 'static> Compute<T> for Shared<T> {
-    fn partitions(&self) -> usize {
-        self.0.partitions.len()
-    }
-
-    fn dependencies(&self) -> Vec<Arc<dyn Stage>> {
-        vec![self.0.clone()]
-    }
-
-    fn compute(&self, partition: usize, _: &Task, out: &mut Out<'_, T>) -> Result<()> {
-        let kept = &self.0.partitions[partition];
-        for index in 0.. {
-            let chunk = match kept.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().nth(index) {
-                Some(chunk) => chunk.clone(),
-                None => return Ok(()),
-            };
-            out(chunk)?;
-        }
-        Ok(())
     }
 
     fn retryable(&self) -> bool {

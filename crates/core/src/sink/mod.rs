@@ -11,6 +11,7 @@ mod records;
 
 pub use cursor::{Cursor, Digest};
 pub use files::FileSink;
+pub(crate) use files::disk;
 pub(crate) use files::{committed_in, directory_of};
 pub use records::{RecordView, RecordWriter, Records};
 

@@ -126,7 +126,7 @@ impl Graph<'_> {
         }
         let mut parts = self.described.parts.take();
         for (name, content) in self.described.data_sets.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            parts.fingerprint.0.insert(format!("data set {name}"), content);
+            parts.fingerprint.0.insert(name, content);
         }
         if parts.outputs.is_empty() {
             return Err(Error::configuration(

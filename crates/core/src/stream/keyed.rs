@@ -50,4 +50,34 @@ impl<'g, K: Key, V: Send + 'static> DStream<'g, (K, V)> {
             Ok(rdd.map_labelled(label, move |(key, value)| (key, f(value))))
         })
     }
+
+    /// Any number of values for each, all with its key. The function must be deterministic.
+    pub fn flat_map_values<U: Send + 'static, I: IntoIterator<Item = U>>(
+        self,
+        f: impl Fn(V) -> I + Send + Sync + 'static,
+    ) -> DStream<'g, (K, U)>
+    where
+        K: Clone,
+    {
+        let f = Arc::new(f);
+        self.apply("flat_map_values", move |rdd, label, _| {
+            let f = f.clone();
+            Ok(rdd.flat_map_values_labelled(label, move |value| f(value)))
+        })
+    }
+
+    /// Folds the values of each key of a batch: `create` makes the fold of the first one, `add` adds a further one of the same
+    /// partition, `merge` brings the folds of two partitions together, in the order of the partitions. The functions must be deterministic.
+    pub fn combine_by_key<C: Send + 'static>(
+        self,
+        create: impl Fn(V) -> C + Send + Sync + 'static,
+        add: impl Fn(C, V) -> C + Send + Sync + 'static,
+        merge: impl Fn(C, C) -> C + Send + Sync + 'static,
+    ) -> DStream<'g, (K, C)> {
+        let (create, add, merge) = (Arc::new(create), Arc::new(add), Arc::new(merge));
+        self.apply("combine_by_key", move |rdd, label, _| {
+            let (create, add, merge) = (create.clone(), add.clone(), merge.clone());
+            Ok(rdd.combine(label, move |v| create(v), move |c, v| add(c, v), move |a, b| merge(a, b)))
+        })
+    }
 }

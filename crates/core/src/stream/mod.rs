@@ -9,7 +9,9 @@ mod keyed;
 mod map_with_state;
 mod narrow;
 mod output;
+mod remember;
 mod run;
+mod save;
 mod source;
 mod state;
 mod update;
@@ -24,6 +26,7 @@ use crate::rdd::Rdd;
 
 pub use graph::Graph;
 pub use map_with_state::State;
+pub use remember::Slices;
 pub use update::Values;
 
 pub(crate) use graph::{Fingerprint, GraphParts, Replace, ReplaceSink, ReplaceSource};
@@ -57,6 +60,8 @@ pub struct DStream<'g, T> {
     pub(crate) upstream: Vec<Arc<str>>,
     /// It has something in the batches whose time is a multiple of this after zero time.
     slide_ms: u64,
+    /// Somebody looks at its batches from outside.
+    remembered: bool,
     /// The source's number, if it is the stream of a source itself.
     source: Option<usize>,
     /// The operator, if it is the stream of a stateful operator itself.
@@ -86,7 +91,16 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
         let node = move |run: &Arc<BatchRun>| {
             if run.env.is_slide(slide_ms) { node(run) } else { Ok(Rdd::nothing(run.env.clone())) }
         };
-        DStream { graph, node: RefCell::new(Arc::new(node)), label, upstream, slide_ms, source: None, operator: None }
+        DStream {
+            graph,
+            node: RefCell::new(Arc::new(node)),
+            label,
+            upstream,
+            slide_ms,
+            remembered: false,
+            source: None,
+            operator: None,
+        }
     }
 
     /// How far its batches are apart: the batch interval, or the slide of the nearest window before it.
@@ -123,6 +137,7 @@ impl<T: Clone + Send + 'static> Clone for DStream<'_, T> {
             label: self.label.clone(),
             upstream: self.upstream.clone(),
             slide_ms: self.slide_ms,
+            remembered: self.remembered,
             source: None,
             operator: None,
         }

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::run::for_user;
 use super::{DStream, Graph};
 use crate::error::{BoxError, Error, ErrorKind, Result};
-use crate::rdd::Rdd;
+use crate::rdd::{Rdd, StorageLevel};
 use crate::time::BatchTime;
 
 impl<'g, T: Send + 'static> DStream<'g, T> {
@@ -64,6 +67,42 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
             let f = f.clone();
             Ok(rdd.map_partitions_labelled(label, move |records| f(records)))
         })
+    }
+
+    /// As [`map_partitions`](DStream::map_partitions), with the number of each partition.
+    pub fn map_partitions_with_index<U: Send + 'static, I: IntoIterator<Item = U>>(
+        self,
+        f: impl Fn(usize, std::vec::IntoIter<T>) -> I + Send + Sync + 'static,
+    ) -> DStream<'g, U> {
+        let f = Arc::new(f);
+        self.apply("map_partitions_with_index", move |rdd, label, _| {
+            let f = f.clone();
+            Ok(rdd.map_partitions_with_index_labelled(label, move |index, records| f(index, records)))
+        })
+    }
+
+    /// The records of each batch spread evenly over so many partitions (at least one): more tasks for what follows, or fewer.
+    pub fn repartition(self, partitions: usize) -> DStream<'g, T> {
+        self.apply("repartition", move |rdd, label, _| Ok(rdd.repartition_labelled(label, partitions)))
+    }
+
+    /// Keeps each batch where the level says until it is done, for all that read it: what [`clone`](Clone::clone) keeps in memory otherwise. Files lie in the
+    /// directory of the context.
+    ///
+    /// ```
+    /// # use millpond_core::{DStream, rdd::StorageLevel, sink::FileSink};
+    /// # fn f(posts: DStream<'_, String>, long: FileSink, all: FileSink) {
+    /// let posts = posts.persist(StorageLevel::MemoryAndDisk);
+    /// posts.clone().filter(|post| post.len() > 1000).sink_text("long", long);
+    /// posts.sink_text("all", all);
+    /// # }
+    /// ```
+    pub fn persist(self, level: StorageLevel) -> DStream<'g, T>
+    where
+        T: Clone + Serialize + DeserializeOwned,
+    {
+        let memo = self.graph.next_memo();
+        self.apply("persist", move |rdd, _, run| run.once(memo, || Ok(rdd.persist(level))))
     }
 
     /// Each partition as one element.
@@ -155,12 +194,30 @@ impl<'g> Graph<'g> {
         let united = streams.into_iter().reduce(DStream::union);
         united.unwrap_or_else(|| {
             self.fail("a union of no streams".into());
-            DStream::new(self.clone(), "union".into(), Vec::new(), |run| {
-                Ok(Rdd::new(
-                    run.env.clone(),
-                    crate::rdd::SourceRdd { label: "union".into(), partitions: Vec::new(), refused: None },
-                ))
-            })
+            DStream::new(self.clone(), "union".into(), Vec::new(), |run| Ok(Rdd::nothing(run.env.clone())))
+        })
+    }
+
+    /// Any function of the `Rdd`s of any number of streams of one type, in the order given; it is called for every batch. The function
+    /// must be deterministic. A transform of no streams is an error when the context is opened.
+    pub fn transform<T: Clone + Send + 'static, U: Send + 'static>(
+        &self,
+        streams: impl IntoIterator<Item = DStream<'g, T>>,
+        f: impl Fn(Vec<Rdd<T>>, BatchTime) -> Rdd<U> + Send + Sync + 'static,
+    ) -> DStream<'g, U> {
+        self.needs_every_batch();
+        let streams: Vec<_> = streams.into_iter().collect();
+        if streams.is_empty() {
+            self.fail("a transform of no streams".into());
+        }
+        let labels: Vec<&str> = streams.iter().map(|stream| &*stream.label).collect();
+        let label: Arc<str> = format!("transform({})", labels.join(", ")).into();
+        let upstream = streams.iter().flat_map(|stream| stream.upstream.iter().cloned()).collect();
+        let nodes: Vec<_> = streams.iter().map(DStream::node).collect();
+        DStream::new(self.clone(), label, upstream, move |run| {
+            let rdds = nodes.iter().map(|node| Ok(for_user(node.rdd(run)?))).collect::<Result<Vec<_>>>()?;
+            let stages = rdds.iter().flat_map(|rdd| rdd.op.dependencies()).collect();
+            Ok(f(rdds, run.env.batch).after(stages).within(run.env.clone()))
         })
     }
 }

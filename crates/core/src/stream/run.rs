@@ -45,7 +45,12 @@ impl BatchRun {
 
 /// A node whose `Rdd` is made and computed once a batch.
 pub(crate) fn share<T: Clone + Send + 'static>(memo: usize, node: Arc<dyn Node<T>>) -> Arc<dyn Node<T>> {
-    Arc::new(move |run: &Arc<BatchRun>| run.once(memo, || Ok(node.rdd(run)?.cache())))
+    Arc::new(move |run: &Arc<BatchRun>| {
+        run.once(memo, || {
+            let rdd = node.rdd(run)?;
+            Ok(if rdd.op.is_kept() { rdd } else { rdd.cache() })
+        })
+    })
 }
 
 /// The `Rdd` as a user's function may have it: it can compute it as often as it likes, and accumulators count it once.

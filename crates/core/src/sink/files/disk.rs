@@ -7,10 +7,10 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The error of a step on an output file.
-pub(super) fn failed(what: &str, path: &Path, error: io::Error) -> Error {
+pub(crate) fn failed(what: &str, path: &Path, error: io::Error) -> Error {
     let (kind, hint) = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            (ErrorKind::Retry, "; the batch is given up and can be written again when there is room")
+            (ErrorKind::Retry, "; it is given up and can be written again when there is room")
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             (ErrorKind::Configuration, "; give this process the right to write there, or choose another directory")
@@ -22,18 +22,18 @@ pub(super) fn failed(what: &str, path: &Path, error: io::Error) -> Error {
 }
 
 /// Makes the content of a file last.
-pub(super) fn sync_file(file: &File, path: &Path) -> Result<()> {
+pub(crate) fn sync_file(file: &File, path: &Path) -> Result<()> {
     file.sync_all().map_err(|error| failed("sync", path, error))
 }
 
 /// Makes what was created, renamed and deleted in a directory last.
-pub(super) fn sync_directory(path: &Path) -> Result<()> {
+pub(crate) fn sync_directory(path: &Path) -> Result<()> {
     let directory = File::open(path).map_err(|error| failed("open", path, error))?;
     sync_file(&directory, path)
 }
 
 /// Makes a directory and those above it, lasting.
-pub(super) fn create_directory(path: &Path) -> Result<()> {
+pub(crate) fn create_directory(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -47,12 +47,12 @@ pub(super) fn create_directory(path: &Path) -> Result<()> {
 }
 
 /// Renames; nothing is done for it to last.
-pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(|error| failed("rename into place", to, error))
 }
 
 /// Deletes a file or a directory with all that is in it; what is not there is deleted already.
-pub(super) fn delete(path: &Path) -> Result<()> {
+pub(crate) fn delete(path: &Path) -> Result<()> {
     let outcome = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match outcome {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("delete", path, error)),

@@ -14,7 +14,7 @@
 //! ```
 
 mod cursor_file;
-mod disk;
+pub(crate) mod disk;
 mod staged;
 #[cfg(test)]
 mod tests;
