@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::pipeline::{Kind, Pipeline};
 use crate::report::{self, Report};
 use crate::{
-    Failure, checkpoint, kafka_latency, kafka_throughput, keyed_count, recover, resident, timeouts, wal, window,
+    Failure, batchwise, checkpoint, kafka_latency, kafka_throughput, keyed_count, recover, resident, timeouts, wal, window,
 };
 
 /// Measures Millpond. One JSON object on a line for each run.
@@ -36,6 +36,12 @@ enum Workload {
     Timeouts(timeouts::Options),
     /// Checkpoints of much state of which little has changed.
     Checkpoint(checkpoint::Options),
+    /// map, filter and flat_map over records of 100 bytes.
+    Stateless(batchwise::Options),
+    /// The words of lines of text, counted batch by batch.
+    WordCount(batchwise::Options),
+    /// Two streams joined batch by batch.
+    Join(batchwise::Options),
     /// Appends to the log, beside a bare loop of write and fdatasync.
     Wal(wal::Options),
     /// Counts per key from Kafka to Kafka, exactly once.
@@ -63,6 +69,9 @@ impl Arguments {
                 Workload::Resident(options) => resident::run(options, directory.path())?,
                 Workload::Timeouts(options) => timeouts::run(options, directory.path())?,
                 Workload::Checkpoint(options) => checkpoint::run(options, directory.path())?,
+                Workload::Stateless(options) => batchwise::stateless(options, directory.path())?,
+                Workload::WordCount(options) => batchwise::word_count(options, directory.path())?,
+                Workload::Join(options) => batchwise::join(options, directory.path())?,
                 Workload::Wal(options) => wal::run(options, directory.path())?,
                 Workload::KafkaCount(options) => kafka_throughput::run(Kind::Count, options, directory.path())?,
                 Workload::KafkaPass(options) => kafka_throughput::run(Kind::Pass, options, directory.path())?,

@@ -4,6 +4,7 @@
 //! stands in `docs/benchmarks.md`.
 
 mod bare;
+mod batchwise;
 mod checkpoint;
 mod cli;
 mod cluster;

@@ -37,6 +37,11 @@ impl Report {
         self
     }
 
+    /// A figure of the run; 0 if it is not there.
+    pub(crate) fn number(&self, field: &str) -> f64 {
+        self.0.get(field).and_then(Value::as_f64).unwrap_or_default()
+    }
+
     pub(crate) fn line(&self) -> String {
         Value::Object(self.0.clone()).to_string()
     }

@@ -104,3 +104,35 @@ fn h17_a_data_set_that_has_changed_while_batches_are_to_be_replayed_is_named() {
     running.stop().expect("it stops");
     assert_eq!(bench.outputs::<u64>("out", 3), [vec![2], vec![], vec![]]);
 }
+
+#[test]
+fn h17_a_broadcast_value_that_has_changed_while_batches_are_to_be_replayed_is_named() {
+    let bench = Bench::new();
+    let queue = queue_of(vec![vec![1_u64, 2, 3], vec![4]]);
+    let open = |factor: u64| {
+        let opened = bench.builder().open(|graph| {
+            let factor = graph.batch().broadcast("factor", factor)?;
+            graph.source("in", source(&queue)).map(move |n| n * *factor).sink_json("out", bench.collection.sink());
+            Ok(())
+        });
+        opened.and_then(StreamingContext::start)
+    };
+    let running = open(2).expect("it starts");
+    (0..2).for_each(|_| bench.tick(&running));
+    running.stop().expect("it stops");
+    let text = open(3).expect_err("another value").to_string();
+    assert!(text.contains("broadcast factor") && text.contains("2000 ms"), "{text}");
+    let running = open(2).expect("the code made the same value again");
+    running.stop().expect("it stops");
+    assert_eq!(bench.outputs::<u64>("out", 2), [vec![2, 4, 6], vec![8]]);
+}
+
+#[test]
+fn h13_a_broadcast_value_whose_bytes_are_in_no_order_is_refused() {
+    let batch = millpond_core::BatchContext::new();
+    let map: std::collections::HashMap<u64, u64> = (0..20).map(|n| (n, n)).collect();
+    let error = batch.broadcast("rates", map.clone()).expect_err("a hash map").to_string();
+    assert!(error.contains("`rates`") && error.contains("BTreeMap"), "{error}");
+    let sorted: std::collections::BTreeMap<u64, u64> = map.into_iter().collect();
+    assert_eq!(batch.broadcast("rates", sorted).expect("its bytes are always the same").len(), 20);
+}

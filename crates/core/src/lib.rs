@@ -22,7 +22,7 @@ pub mod stream;
 pub mod testing;
 pub mod time;
 
-pub use batch::BatchContext;
+pub use batch::{BatchContext, Broadcast};
 pub use engine::{Builder, ContextState, Progress, Running, StreamingContext};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use exec::{Accumulator, Speculation};

@@ -14,7 +14,8 @@ pub mod prelude {
     pub use millpond_core::sink::{FileSink, at_least_once};
     pub use millpond_core::source::{FileSource, RefusedRecord};
     pub use millpond_core::{
-        BatchTime, DStream, Graph, Rdd, Running, State, StreamingContext, Values, milliseconds, minutes, seconds,
+        BatchContext, BatchTime, DStream, Graph, Rdd, Running, State, StreamingContext, Values, milliseconds, minutes,
+        seconds,
     };
     #[cfg(feature = "kafka")]
     pub use millpond_kafka::{KafkaSink, KafkaSource};

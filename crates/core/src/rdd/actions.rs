@@ -119,6 +119,10 @@ impl<T: Send + 'static> Rdd<T> {
         if n == 0 || self.op.partitions() == 0 {
             return Ok(Vec::new());
         }
+        if !self.op.dependencies().is_empty() {
+            // What lies behind a shuffle is computed whole before the first record comes: once is enough.
+            return self.run_first(n, 0, self.op.partitions());
+        }
         let mut records = self.run_first(n, 0, 1)?;
         if records.len() < n {
             records.extend(self.run_first(n - records.len(), 1, self.op.partitions())?);

@@ -61,6 +61,14 @@ fn take_computes_the_first_partition_only_if_that_has_enough() {
 }
 
 #[test]
+fn take_behind_a_shuffle_computes_what_is_before_it_once() {
+    let (rdd, computed) = counted();
+    let sums = rdd.map(|n| (n % 3, n)).reduce_by_key(|a, b| a + b);
+    assert_eq!(sums.take(100).expect("computed").len(), 3);
+    assert_eq!(computed.load(Ordering::Relaxed), 400);
+}
+
+#[test]
 fn a_function_that_fails_is_tried_again_and_then_named() {
     let batch = BatchContext::builder().threads(2).task_attempts(3).open().expect("within the limits");
     let tries = Arc::new(AtomicU64::new(0));

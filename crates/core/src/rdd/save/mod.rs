@@ -17,6 +17,9 @@ use crate::error::Result;
 use crate::exec::Task;
 use crate::source::SourcePartition;
 
+/// Writes one part.
+type WritePart<T> = fn(&Rdd<T>, &Task, staging::Part) -> Result<()>;
+
 impl<T: Send + 'static> Rdd<T> {
     /// Writes each record's text as a line, a part file a partition, into a new directory. It is complete when it is there: what is
     /// written before stands under a name that begins with a dot, and is synced.
@@ -59,20 +62,27 @@ impl<T: Send + 'static> Rdd<T> {
         })
     }
 
-    fn save(&self, directory: &Path, write: fn(&Rdd<T>, &Task, staging::Part) -> Result<()>) -> Result<()> {
+    fn save(&self, directory: &Path, write: WritePart<T>) -> Result<()> {
         let staging = Arc::new(Staging::begin(directory, self.op.partitions().max(1))?);
+        let written = self.write_parts(&staging, write);
+        if let Err(error) = written.and_then(|()| staging.publish()) {
+            // Now, not when the last task lets go of it: the next save may be to the same place.
+            staging.discard();
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn write_parts(&self, staging: &Arc<Staging>, write: WritePart<T>) -> Result<()> {
         let parts = staging.clone();
         self.run(move |rdd, partition, task| write(rdd, task, parts.part(partition)))?;
         if self.op.partitions() == 0 {
             // A directory without any part would not say what it is.
-            let nothing = Rdd::<T>::new(
-                self.env.clone(),
-                SourceRdd { label: "nothing".into(), partitions: Vec::new(), refused: None },
-            );
             let parts = staging.clone();
-            nothing.gather().run(move |rdd, partition, task| write(rdd, task, parts.part(partition)))?;
+            let nothing = Rdd::<T>::nothing(self.env.clone()).gather();
+            nothing.run(move |rdd, partition, task| write(rdd, task, parts.part(partition)))?;
         }
-        staging.publish()
+        Ok(())
     }
 }
 

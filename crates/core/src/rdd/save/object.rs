@@ -262,3 +262,36 @@ fn read_exact(path: &Path, file: &mut impl Read, bytes: &mut [u8]) -> Result<()>
 fn damaged(path: &Path, what: &str) -> Error {
     Error::new(ErrorKind::Restore, format!("{} {what}: save it again, or restore it", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of docs/formats.md, "Object files".
+    const PAGE: &str = "
+        4d 50 4f 42 4a 45 43 54  01 00 00 00 02 00 00 00  03 00 00 00 3e 29 d1 0b
+        0c 00 00 00 02 00 00 00  e7 1b 6c 0c  01 00 00 00 07  03 00 00 00 fb 2c 01
+        08 00 00 00 00 00 00 00  67 d3 8d dd  02 00 00 00 00 00 00 00";
+
+    #[test]
+    fn the_bytes_are_those_of_the_page() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let path = place.path().join("part");
+        let mut file = PartWriter::create(&path).expect("created");
+        let mut writer = ObjectWriter::begin(&mut file, 2, 3).expect("begun");
+        writer.write(&[7_u64, 300]).expect("written");
+        writer.finish().expect("finished");
+        file.finish(false).expect("flushed");
+        let bytes = std::fs::read(&path).expect("read");
+        let page: Vec<u8> =
+            PAGE.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).expect("two digits")).collect();
+        assert_eq!(bytes, page, "{bytes:02x?}");
+        let (mut file, part, of) = open(&path).expect("opened");
+        let mut values = Vec::new();
+        let records = read_values(&path, &mut file, &mut |chunk: Vec<u64>| {
+            values.extend(chunk);
+            Ok(())
+        });
+        assert_eq!((records.expect("read"), part, of, values), (2, 2, 3, vec![7_u64, 300]));
+    }
+}

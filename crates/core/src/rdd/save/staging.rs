@@ -17,7 +17,8 @@ pub(crate) struct Staging {
     parts: usize,
     /// Tries of parts so far: each writes a file of its own.
     tries: AtomicU64,
-    published: AtomicBool,
+    /// Published or discarded: nothing is left to be deleted.
+    settled: AtomicBool,
 }
 
 /// A try at one part file; it takes the part's place when it is complete.
@@ -51,7 +52,7 @@ impl Staging {
         delete(&staged)?;
         fs::create_dir(&staged).map_err(|error| failed("make the directory", &staged, error))?;
         let target = target.to_owned();
-        Ok(Staging { target, staged, parts, tries: AtomicU64::new(0), published: AtomicBool::new(false) })
+        Ok(Staging { target, staged, parts, tries: AtomicU64::new(0), settled: AtomicBool::new(false) })
     }
 
     pub(super) fn part(&self, number: usize) -> Part {
@@ -75,18 +76,25 @@ impl Staging {
         }
         sync_directory(&self.staged)?;
         rename(&self.staged, &self.target)?;
-        self.published.store(true, Ordering::Relaxed);
+        self.settled.store(true, Ordering::Relaxed);
         sync_directory(self.target.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    }
+}
+
+impl Staging {
+    /// Deletes what was written, unless it has been published.
+    pub(super) fn discard(&self) {
+        if !self.settled.swap(true, Ordering::Relaxed)
+            && let Err(error) = delete(&self.staged)
+        {
+            tracing::warn!(%error, "what a failed save had written could not be deleted");
+        }
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if !self.published.load(Ordering::Relaxed)
-            && let Err(error) = delete(&self.staged)
-        {
-            tracing::warn!(%error, "what a failed save had written could not be deleted");
-        }
+        self.discard();
     }
 }
 
