@@ -114,7 +114,8 @@ pub(crate) fn join(options: &Options, directory: &Path) -> Result<Report, Failur
     if (joined as f64 / expected - 1.0).abs() > 0.05 && options.records >= options.batch {
         return Err(format!("{joined} pairs were joined, about {expected} were to be").into());
     }
-    Ok(report.with("pairs_per_second", joined as f64 / report.number("wall_seconds")).with("keys", options.keys))
+    let wall_seconds = report.number("wall_seconds");
+    Ok(report.with("pairs_per_second", joined as f64 / wall_seconds).with("keys", options.keys))
 }
 
 fn run(

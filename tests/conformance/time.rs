@@ -42,7 +42,8 @@ fn a6_sums_and_differences() {
     assert_eq!(T(1000).since(T(100)), milliseconds(900));
     assert_eq!(T(1000) - milliseconds(1000), T(0));
     assert_eq!(milliseconds(100) * 2, milliseconds(200));
-    assert_eq!(milliseconds(100) * 0, Duration::ZERO);
+    let times = |n: u32| milliseconds(100) * n;
+    assert_eq!(times(0), Duration::ZERO);
 }
 
 #[test]
