@@ -7,7 +7,8 @@ use clap::{Parser, Subcommand};
 use crate::pipeline::{Kind, Pipeline};
 use crate::report::{self, Report};
 use crate::{
-    Failure, batchwise, checkpoint, kafka_latency, kafka_throughput, keyed_count, recover, resident, timeouts, wal, window,
+    Failure, batchwise, checkpoint, kafka_latency, kafka_throughput, keyed_count, recover, resident, timeouts, wal,
+    window,
 };
 
 /// Measures Millpond. One JSON object on a line for each run.

@@ -73,7 +73,8 @@ impl Pool {
         // Another caller may have been quicker.
         while !self.started.load(Ordering::Acquire) && threads.len() < self.count {
             let thread = self.spawn(&format!("{}-task-{}", self.name, threads.len())).map_err(|error| {
-                Error::new(ErrorKind::Retry, format!("cannot start {} threads for tasks", self.count)).with_source(error)
+                Error::new(ErrorKind::Retry, format!("cannot start {} threads for tasks", self.count))
+                    .with_source(error)
             })?;
             threads.push(thread);
         }
