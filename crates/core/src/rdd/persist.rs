@@ -11,7 +11,7 @@ use super::save::object::{ObjectWriter, open, read_values};
 use super::storage::Storage;
 use super::{Compute, Out, PartWriter, Rdd};
 use crate::error::{Error, ErrorKind, Result};
-use crate::exec::{Stage, Task};
+use crate::exec::{Stage, Task, accumulator};
 
 /// Where a persisted [`Rdd`] keeps its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,8 +211,16 @@ impl<T: Send + 'static> Persisted<T> {
                 format!("{why}, and it cannot be computed again: keyed state has moved on since"),
             )
         })?;
+        // What its functions count, they have counted when it was kept; those behind it have not.
+        let mut chunks = Vec::new();
+        accumulator::muted(|| {
+            parent.op.compute(partition, task, &mut |chunk| {
+                chunks.push(chunk);
+                Ok(())
+            })
+        })?;
         let mut skip = given;
-        parent.op.compute(partition, task, &mut |mut chunk| {
+        chunks.into_iter().try_for_each(|mut chunk| {
             let skipped = skip.min(chunk.len() as u64);
             skip -= skipped;
             chunk.drain(..skipped as usize);
@@ -245,12 +253,20 @@ impl<T: Send + 'static> Stage for Persisted<T> {
     fn run(&self, task: &Task) -> Result<()> {
         let Some(parent) = self.parent() else { return Ok(()) };
         let held = self.keep(&parent, task)?;
+        if !task.claims() {
+            self.let_go(held);
+            return Ok(());
+        }
         self.hold(task.partition, held);
         Ok(())
     }
 
     fn can_retry(&self) -> bool {
         self.parent().is_none_or(|parent| parent.op.retryable())
+    }
+
+    fn can_race(&self) -> bool {
+        self.parent().is_none_or(|parent| parent.op.repeatable())
     }
 
     fn done(&self) -> &AtomicBool {
