@@ -108,7 +108,7 @@ impl Stream for Numbers {
     type Item = String;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<String>> {
-        if self.next % 3 == 0 && !self.rested {
+        if self.next.is_multiple_of(3) && !self.rested {
             self.rested = true;
             context.waker().wake_by_ref();
             return Poll::Pending;

@@ -14,6 +14,9 @@ type Batch = Vec<(u8, i64)>;
 /// What is put out: key, what the call saw (-1: nothing), whether the key timed out.
 type Seen = (u8, i64, bool);
 
+/// What a batch puts out, and the states after it.
+type Shown = (Vec<Seen>, Vec<(u8, i64)>);
+
 fn call(_: BatchTime, key: &u8, what: Option<i64>, state: &mut State<'_, i64>) -> Option<Seen> {
     let seen = state.get().copied();
     match what {
@@ -26,11 +29,7 @@ fn call(_: BatchTime, key: &u8, what: Option<i64>, state: &mut State<'_, i64>) -
 }
 
 /// The outputs and the states after each batch, by the definition alone.
-fn model(
-    batches: &[Batch],
-    timeout_ms: &dyn Fn(u64) -> Option<u64>,
-    initial: &[(u8, i64)],
-) -> Vec<(Vec<Seen>, Vec<(u8, i64)>)> {
+fn model(batches: &[Batch], timeout_ms: &dyn Fn(u64) -> Option<u64>, initial: &[(u8, i64)]) -> Vec<Shown> {
     let mut states: BTreeMap<u8, (i64, u64)> = initial.iter().map(|(key, n)| (*key, (*n, 1000))).collect();
     let mut had_timeout = timeout_ms(1000).is_some();
     let mut after = Vec::new();
@@ -85,7 +84,7 @@ fn run(
     course: &Course,
     timeout_ms: &dyn Fn(u64) -> Option<u64>,
     initial: &[(u8, i64)],
-) -> Vec<(Vec<Seen>, Vec<(u8, i64)>)> {
+) -> Vec<Shown> {
     let bench = Bench::new();
     let queue = queue_of(Vec::new());
     let count = batches.len() as u64;

@@ -59,6 +59,7 @@ impl Plan {
     }
 }
 
+#[expect(clippy::ptr_arg, reason = "the function gets the key as the stream has it")]
 fn add(key: &String, one: Option<i64>, sum: &mut State<'_, i64>) -> (String, i64) {
     let total = sum.get().copied().unwrap_or(0) + one.unwrap_or(0);
     sum.update(total);
@@ -106,6 +107,7 @@ fn g4_an_initial_state_and_no_output() {
     assert_eq!(states, keyed(expected));
 }
 
+#[expect(clippy::ptr_arg, reason = "the function gets the key as the stream has it")]
 fn set_to_one(_: BatchTime, key: &String, value: Option<i64>, state: &mut State<'_, i64>) -> Option<String> {
     match value {
         Some(_) => {
@@ -155,6 +157,7 @@ fn g8_a_crash_after_three_of_seven_batches_changes_nothing() {
 
 /// What a call does, by the value: 0 looks, 1 increases or creates 0, 2 removes. Puts out what it saw, -1 for nothing, and
 /// 1000 more where the key times out.
+#[expect(clippy::ptr_arg, reason = "the function gets the key as the stream has it")]
 fn do_as_told(_: BatchTime, key: &String, what: Option<i64>, state: &mut State<'_, i64>) -> Option<(String, i64)> {
     let seen = state.get().copied();
     match what {

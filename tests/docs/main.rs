@@ -110,6 +110,30 @@ fn the_messages_that_documents_quote_stand_in_the_sources() {
     assert!(quoted > 50, "only {quoted} parts of messages are quoted: were the tables found?");
 }
 
+/// Names that documents for newcomers say are here, in tables with a column `here`, are functions or types of ours.
+#[test]
+fn the_operators_that_documents_name_exist() {
+    let sources = sources().join("\n");
+    let mut named = 0;
+    for Document { path, text } in documents() {
+        for cell in column(&text, "here") {
+            for name in code(&cell) {
+                let last = name.rsplit(['.', ':']).next().unwrap_or(name);
+                named += 1;
+                let kinds = ["fn", "struct", "trait"];
+                let found = kinds.iter().any(|kind| {
+                    ["<", "(", " ", ":", "\n"]
+                        .iter()
+                        .any(|after| sources.contains(&format!("pub {kind} {last}{after}")))
+                        || sources.contains(&format!("    {kind} {last}("))
+                });
+                assert!(found || ["Arc", "clone"].contains(&last), "{}: there is no `{name}`", path.display());
+            }
+        }
+    }
+    assert!(named > 80, "only {named} names are told: were the tables found?");
+}
+
 /// As GitHub makes the anchor of a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));

@@ -265,3 +265,18 @@ fn card_fraud_flags_the_burst_and_the_large_amount_and_forgets_silent_cards() {
     }
     assert_eq!(out.lines().count(), 3, "{out}");
 }
+
+#[test]
+fn enrich_clicks_joins_the_window_with_the_file_of_users() {
+    let place = tempfile::tempdir().unwrap();
+    let users = place.path().join("users.csv");
+    // Half of the users live here, half nowhere that is known.
+    std::fs::write(&users, (0..500).map(|n| format!("user-{},Ghana\n", 2 * n)).collect::<String>()).unwrap();
+    let out = printed("enrich_clicks", &["--users", &users.display().to_string()]);
+    let windows: Vec<&str> = out.split("Batch: ").skip(1).collect();
+    assert_eq!(windows.len(), 6, "{out}");
+    // 50 clicks a second, every second one of a known user; the window holds 10, 20, then 30 seconds.
+    for (window, count) in windows.iter().zip([250, 500, 750, 750, 750, 750]) {
+        assert!(window.contains(&format!("(\"Ghana\", {count})")), "not {count} in {window}");
+    }
+}

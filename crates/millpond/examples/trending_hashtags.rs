@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Two minutes of posts, in which one topic gives way to another.
 fn made_up() -> Vec<String> {
     let post = |n: usize| {
-        let topic = if n % 3 == 0 || n < 1200 { "#rain" } else { "#sunshine" };
+        let topic = if n.is_multiple_of(3) || n < 1200 { "#rain" } else { "#sunshine" };
         let other = ["#monday", "#coffee", "#rust", "#cats"][n * 7 % 11 % 4];
         format!("post number {n} about {topic} and {other}")
     };
