@@ -24,7 +24,6 @@ struct Payment {
 /// What is known of a card: payments of the last minute by batch time, and how many and how much in all.
 type Card = (Vec<u64>, u64, u64);
 
-#[expect(clippy::ptr_arg, reason = "the function gets the key as the stream has it")]
 fn flag(at: BatchTime, card: &String, payment: Option<u64>, state: &mut State<'_, Card>) -> Option<String> {
     let Some(cents) = payment else {
         // Silent for ten minutes: its state goes after this call.
