@@ -12,6 +12,7 @@ mod pushes;
 mod rate;
 mod rdd;
 mod receivers;
+mod recovery;
 mod savepoints;
 mod slices;
 mod speculation;

@@ -3,6 +3,7 @@
 mod admin;
 mod input;
 mod java;
+mod offsets;
 mod output;
 mod proxy;
 

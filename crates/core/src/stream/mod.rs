@@ -38,7 +38,7 @@ pub(crate) use state::AnyOperator;
 /// A stream of batches of `T`.
 ///
 /// It belongs to its [`Graph`], and cannot leave the function that describes the graph: adding an operator to a context
-/// that runs does not compile.
+/// that runs does not compile (case J11).
 ///
 /// ```compile_fail
 /// use millpond_core::{StreamingContext, source::{Queue, QueueSource}};
