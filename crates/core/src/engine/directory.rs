@@ -70,21 +70,17 @@ impl Directory {
         let mut directory = Directory { path, snapshots, rejected: Vec::new(), options, _lock: lock };
         let manifest = match directory.newest()? {
             Some(snapshot) => {
-                // The number of partitions was fixed at creation (H13).
-                let created_with = snapshot.manifest().partitions as usize;
-                if let Some(wanted) = settings.partitions.filter(|&wanted| wanted != created_with) {
-                    return Err(Error::configuration(format!(
-                        "{} was created with {created_with} partitions, the settings say {wanted}: the number is fixed at creation",
-                        directory.path.display()
-                    )));
-                }
-                directory.options.partitions = created_with;
+                let what = format!("{} was created with", directory.name());
+                directory.options.partitions = partitions_of(&snapshot, settings, &what)?;
                 Manifest::decode(snapshot.meta())?
             }
-            None => match &settings.savepoint {
-                Some(savepoint) => directory.create_from(savepoint, settings)?,
-                None => directory.create(settings, zero)?,
-            },
+            None => {
+                directory.check_no_log()?;
+                match &settings.savepoint {
+                    Some(savepoint) => directory.create_from(savepoint, settings)?,
+                    None => directory.create(settings, zero)?,
+                }
+            }
         };
         rules::check_manifest(&directory.name(), &manifest, &settings.application, settings.interval_ms())?;
         Ok((directory, manifest))
@@ -155,7 +151,6 @@ impl Directory {
     /// A first checkpoint, empty, at zero time: from now on the directory has an identity. A process killed before
     /// its rename leaves a directory that the next start takes for new.
     fn create(&mut self, settings: &Settings, zero: BatchTime) -> Result<Manifest> {
-        self.check_no_log()?;
         let manifest = Manifest {
             application: settings.application.clone(),
             deployment: deployment()?,
@@ -177,15 +172,9 @@ impl Directory {
 
     /// A first checkpoint that is a copy of a savepoint's: a new deployment with the old one's state and positions (hard case H25).
     fn create_from(&mut self, savepoint: &Path, settings: &Settings) -> Result<Manifest> {
-        self.check_no_log()?;
         let snapshot = savepoint::open(savepoint)?;
-        let partitions = snapshot.manifest().partitions as usize;
-        if let Some(wanted) = settings.partitions.filter(|&wanted| wanted != partitions) {
-            return Err(Error::configuration(format!(
-                "the savepoint in {} has {partitions} partitions, the settings say {wanted}: the number is fixed at creation",
-                savepoint.display()
-            )));
-        }
+        let what = format!("the savepoint in {} has", savepoint.display());
+        self.options.partitions = partitions_of(&snapshot, settings, &what)?;
         let manifest = Manifest {
             application: settings.application.clone(),
             deployment: deployment()?,
@@ -195,7 +184,6 @@ impl Directory {
             sinks: Vec::new(),
             ..Manifest::decode(snapshot.meta())?
         };
-        self.options.partitions = partitions;
         snapshot.copy_to(&*self.snapshots, &self.path.join("live"), manifest.encode())?;
         Ok(manifest)
     }
@@ -213,6 +201,17 @@ impl Directory {
             ));
         }
         Ok(())
+    }
+}
+
+/// The number of partitions, which was fixed at creation (H13). `what`: the beginning of the error if the settings say another.
+fn partitions_of(snapshot: &Snapshot, settings: &Settings, what: &str) -> Result<usize> {
+    let partitions = snapshot.manifest().partitions as usize;
+    match settings.partitions {
+        Some(wanted) if wanted != partitions => Err(Error::configuration(format!(
+            "{what} {partitions} partitions, the settings say {wanted}: the number is fixed at creation"
+        ))),
+        _ => Ok(partitions),
     }
 }
 
