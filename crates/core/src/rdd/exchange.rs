@@ -153,11 +153,7 @@ impl<T: Send + 'static> Rdd<T> {
     pub(crate) fn spread(self, readers: usize) -> Rdd<T> {
         let env = self.env.clone();
         let exchange = Exchange::new(self, readers, move |parent, m, task| {
-            let mut chunks = Vec::new();
-            parent.op.compute(m, task, &mut |chunk| {
-                chunks.push(chunk);
-                Ok(())
-            })?;
+            let chunks = parent.chunks(m, task)?;
             let mut buckets: Vec<Vec<Vec<T>>> = (0..readers).map(|_| Vec::new()).collect();
             buckets[m % readers] = chunks;
             Ok(buckets)

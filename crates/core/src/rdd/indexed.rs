@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{CHUNK, Compute, Exchange, Out, Rdd};
+use super::{Compute, Exchange, Out, Rdd, in_chunks};
 use crate::error::Result;
 use crate::exec::{Stage, Task};
 
@@ -57,11 +57,7 @@ impl<T: Send + 'static> Rdd<T> {
     pub fn zip_with_index(self) -> Rdd<(T, u64)> {
         let (env, readers) = (self.env.clone(), self.op.partitions());
         let exchange = Exchange::new(self, readers, move |parent, m, task| {
-            let mut chunks = Vec::new();
-            parent.op.compute(m, task, &mut |chunk| {
-                chunks.push(chunk);
-                Ok(())
-            })?;
+            let mut chunks = parent.chunks(m, task)?;
             let count = chunks.iter().map(|chunk| chunk.len() as u64).sum();
             // The partition itself gets the records, those behind it their number.
             let for_reader = |r: usize| match r {
@@ -88,14 +84,7 @@ impl<T: Send + 'static> Rdd<T> {
             |partition| partition,
             move |partition, chunk, out| {
                 for records in chunk {
-                    let mut made = f(*partition, records.into_iter()).into_iter();
-                    loop {
-                        let chunk: Vec<U> = made.by_ref().take(CHUNK).collect();
-                        if chunk.is_empty() {
-                            break;
-                        }
-                        out(chunk)?;
-                    }
+                    in_chunks(f(*partition, records.into_iter()), out)?;
                 }
                 Ok(())
             },

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use millpond_state::codec;
 
 use super::combine::CombineTable;
-use super::{CHUNK, Compute, Key, KeyedExchange, Out, Rdd, shuffle};
+use super::{Compute, Key, KeyedExchange, Out, Rdd, in_chunks, shuffle};
 use crate::error::Result;
 use crate::exec::{Stage, Task};
 
@@ -54,14 +54,7 @@ impl<K: Key, V: Send + 'static, W: Send + 'static> Compute<(K, Both<V, W>)> for 
                 both
             });
         }
-        let mut records = table.into_records();
-        loop {
-            let chunk: Vec<_> = records.by_ref().take(CHUNK).collect();
-            if chunk.is_empty() {
-                return Ok(());
-            }
-            out(chunk)?;
-        }
+        in_chunks(table.into_records(), out)
     }
 
     fn retryable(&self) -> bool {

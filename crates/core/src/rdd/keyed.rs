@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::bucket::Bucket;
 use super::combine::CombineTable;
-use super::{CHUNK, Compute, Exchange, Out, Rdd};
+use super::{Compute, Exchange, Out, Rdd, in_chunks};
 use crate::error::{Error, Result};
 use crate::exec::{Stage, Task};
 
@@ -184,14 +184,7 @@ where
         for table in tables {
             merged.merge(table, &self.merge);
         }
-        let mut records = merged.into_records();
-        loop {
-            let chunk: Vec<_> = records.by_ref().take(CHUNK).collect();
-            if chunk.is_empty() {
-                return Ok(());
-            }
-            out(chunk)?;
-        }
+        in_chunks(merged.into_records(), out)
     }
 
     fn retryable(&self) -> bool {

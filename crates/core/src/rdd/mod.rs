@@ -48,6 +48,18 @@ pub(crate) const CHUNK: usize = 2048;
 /// Where a partition's records go, chunk by chunk.
 pub(crate) type Out<'a, T> = dyn FnMut(Vec<T>) -> Result<()> + 'a;
 
+/// Hands records on, chunk by chunk.
+pub(crate) fn in_chunks<T>(records: impl IntoIterator<Item = T>, out: &mut Out<'_, T>) -> Result<()> {
+    let mut records = records.into_iter();
+    loop {
+        let chunk: Vec<T> = records.by_ref().take(CHUNK).collect();
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        out(chunk)?;
+    }
+}
+
 /// The partitioned data of one batch. Nothing is computed before an action or an output asks for it.
 ///
 /// Cloning an `Rdd` shares it; operators on it compute it once each unless it is cached.
@@ -117,6 +129,16 @@ pub(crate) trait Compute<T>: Send + Sync {
 }
 
 impl<T: Send + 'static> Rdd<T> {
+    /// The records of a partition, computed now.
+    pub(crate) fn chunks(&self, partition: usize, task: &Task) -> Result<Vec<Vec<T>>> {
+        let mut chunks = Vec::new();
+        self.op.compute(partition, task, &mut |chunk| {
+            chunks.push(chunk);
+            Ok(())
+        })?;
+        Ok(chunks)
+    }
+
     pub(crate) fn new(env: Arc<RddEnv>, op: impl Compute<T> + 'static) -> Self {
         Rdd { op: Arc::new(op), env }
     }

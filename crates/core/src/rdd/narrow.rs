@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::sync::Arc;
 
-use super::{CHUNK, Compute, Out, Rdd, RddEnv};
+use super::{CHUNK, Compute, Out, Rdd, RddEnv, in_chunks};
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::exec::{Stage, Task};
 
@@ -195,14 +195,7 @@ where
             Ok(())
         })?;
         task.enter(&self.label);
-        let mut made = (self.f)(all).into_iter();
-        loop {
-            let chunk: Vec<B> = made.by_ref().take(CHUNK).collect();
-            if chunk.is_empty() {
-                return Ok(());
-            }
-            out(chunk)?;
-        }
+        in_chunks((self.f)(all), out)
     }
 
     fn retryable(&self) -> bool {

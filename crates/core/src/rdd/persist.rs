@@ -175,11 +175,7 @@ impl<T: Send + 'static> Persisted<T> {
             let written = spill.write(&path, &mut |out| parent.op.compute(task.partition, task, out));
             return self.written(path, written);
         }
-        let mut chunks = Vec::new();
-        parent.op.compute(task.partition, task, &mut |chunk| {
-            chunks.push(chunk);
-            Ok(())
-        })?;
+        let chunks = parent.chunks(task.partition, task)?;
         let Some(spill) = &self.spill else { return Ok(Held::Memory { chunks, reserved_bytes: 0 }) };
         let bytes = spill.estimated_bytes(&chunks)?;
         if self.storage.reserve(bytes) {
@@ -212,13 +208,7 @@ impl<T: Send + 'static> Persisted<T> {
             )
         })?;
         // What its functions count, they have counted when it was kept; those behind it have not.
-        let mut chunks = Vec::new();
-        accumulator::muted(|| {
-            parent.op.compute(partition, task, &mut |chunk| {
-                chunks.push(chunk);
-                Ok(())
-            })
-        })?;
+        let chunks = accumulator::muted(|| parent.chunks(partition, task))?;
         let mut skip = given;
         chunks.into_iter().try_for_each(|mut chunk| {
             let skipped = skip.min(chunk.len() as u64);

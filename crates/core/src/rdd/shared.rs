@@ -26,7 +26,7 @@ impl<T: Send + 'static> Stage for Kept<T> {
     }
 
     fn run(&self, task: &Task) -> Result<()> {
-        let chunks = chunks(&self.parent, task.partition, task)?;
+        let chunks = self.parent.chunks(task.partition, task)?;
         if !task.claims() {
             return Ok(());
         }
@@ -45,16 +45,6 @@ impl<T: Send + 'static> Stage for Kept<T> {
     fn done(&self) -> &AtomicBool {
         &self.done
     }
-}
-
-/// The records of a partition.
-fn chunks<T: Send + 'static>(rdd: &Rdd<T>, partition: usize, task: &Task) -> Result<Vec<Vec<T>>> {
-    let mut chunks = Vec::new();
-    rdd.op.compute(partition, task, &mut |chunk| {
-        chunks.push(chunk);
-        Ok(())
-    })?;
-    Ok(chunks)
 }
 
 impl<T: Send + 'static> Rdd<T> {
@@ -87,7 +77,7 @@ impl<T: Send + 'static> Compute<T> for Taken<T> {
         match taken {
             Some(chunks) => chunks.into_iter().try_for_each(out),
             // A failed try took them. What comes of them was undone and counts again; they themselves have been counted.
-            None => accumulator::muted(|| chunks(&self.0.parent, partition, task))?.into_iter().try_for_each(out),
+            None => accumulator::muted(|| self.0.parent.chunks(partition, task))?.into_iter().try_for_each(out),
         }
     }
 

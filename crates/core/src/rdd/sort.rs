@@ -4,7 +4,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
-use super::{CHUNK, Compute, Exchange, Out, Rdd};
+use super::{Compute, Exchange, Out, Rdd, in_chunks};
 use crate::error::Result;
 use crate::exec::{Stage, Task};
 
@@ -102,14 +102,7 @@ impl<T: Send + 'static> Compute<T> for Sorted<T> {
         let mut records: Vec<T> = pieces.into_iter().flatten().flatten().collect();
         // The sort of the standard library finds the sorted runs and merges them.
         records.sort_by(|a, b| (self.compare)(a, b));
-        let mut records = records.into_iter();
-        loop {
-            let chunk: Vec<T> = records.by_ref().take(CHUNK).collect();
-            if chunk.is_empty() {
-                return Ok(());
-            }
-            out(chunk)?;
-        }
+        in_chunks(records, out)
     }
 
     fn retryable(&self) -> bool {

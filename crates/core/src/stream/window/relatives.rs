@@ -8,7 +8,7 @@ use super::panes::Panes;
 use super::run::{self, Slide, Times};
 use crate::error::Result;
 use crate::exec::{Effect, Task};
-use crate::rdd::{CHUNK, CombineTable, Key, Out, Value};
+use crate::rdd::{CombineTable, Key, Out, Value, in_chunks};
 use crate::stream::DStream;
 
 impl<'g, T: Send + 'static> DStream<'g, T> {
@@ -139,13 +139,7 @@ impl<K: Key + Clone, V: Value> Slide<(K, Vec<V>)> for Groups {
                 Ok(())
             })?;
         }
-        let mut groups = table.into_records();
-        loop {
-            let chunk: Vec<_> = groups.by_ref().take(CHUNK).collect();
-            if chunk.is_empty() {
-                return Ok(None);
-            }
-            out(chunk)?;
-        }
+        in_chunks(table.into_records(), out)?;
+        Ok(None)
     }
 }
