@@ -6,11 +6,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use millpond_testkit::Record;
+use millpond_testkit::chaos::demand;
 use millpond_testkit::oracle::{counts_follow_input, running_counts};
 use tempfile::TempDir;
 
 use crate::victim::{Pipeline, Setup};
-use crate::{Finding, Result, Words, World, demand, stored_counts};
+use crate::{Finding, Result, Words, World, stored_counts};
 
 /// Lines of input a feeding: a few batches.
 const LINES: usize = 40;

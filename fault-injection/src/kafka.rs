@@ -5,14 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use millpond_testkit::broker::{KafkaBroker, unique_name};
+use millpond_testkit::chaos::demand;
 use millpond_testkit::oracle::{per_key_order, per_key_sequence, running_counts};
 use millpond_testkit::{ErrorKind, LiveReader, Outgoing, Producer, Record, read_committed};
 use tempfile::TempDir;
 
 use crate::files::{CountReader, state_is_fold};
-use crate::random::Dice;
 use crate::victim::{Pipeline, Setup};
-use crate::{Finding, Result, Words, World, demand, stored_counts};
+use crate::{Dice, Finding, Result, Words, World, stored_counts};
 
 /// Records of input a feeding.
 const RECORDS: usize = 60;

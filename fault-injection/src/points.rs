@@ -1,16 +1,9 @@
 //! The failpoints at which processes are killed, by what a pipeline has.
 
-/// A failpoint, and at which of its hits a process is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Point {
-    /// Its name.
-    pub name: &'static str,
-    /// Counted from 1. Batches come before it and after it, so it is not the first but for what happens once.
-    pub hit: u32,
-}
+pub use millpond_testkit::chaos::Point;
 
 const fn point(name: &'static str, hit: u32) -> Point {
-    Point { name, hit }
+    Point::new(name, hit)
 }
 
 /// Of every pipeline: log, plans, tasks, checkpoints.

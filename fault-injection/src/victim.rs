@@ -105,6 +105,11 @@ impl Setup {
             poison: Poison::None,
         }
     }
+
+    /// As a victim's environment has it.
+    pub(crate) fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("names and numbers")
+    }
 }
 
 /// Runs the victim and ends the process, if this process was started as one; else does nothing. To be called first of all.

@@ -1,6 +1,6 @@
 //! Lines of words from a small vocabulary, always the same for a seed.
 
-use crate::random::Dice;
+use crate::Dice;
 
 /// An endless text.
 #[derive(Debug)]

@@ -5,7 +5,6 @@ mod input;
 mod java;
 mod offsets;
 mod output;
-mod proxy;
 
 mod sink_brokers;
 mod sink_cursor;

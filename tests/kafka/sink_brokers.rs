@@ -6,10 +6,10 @@ use millpond_core::ErrorKind;
 use millpond_core::sink::Sink;
 use millpond_kafka::KafkaSink;
 use millpond_testkit::broker::{KafkaBroker, unique_name};
+use millpond_testkit::chaos::Request;
 
 use crate::input::expect_error;
 use crate::output::{Output, seen};
-use crate::proxy::Proxy;
 
 /// Runs a batch as the engine does: after an error it recovers, and runs the batch again unless its cursor is there.
 fn until_committed(output: &mut Output, batch: u64, pairs: &[(&str, &str)]) {
@@ -36,7 +36,7 @@ fn until_committed(output: &mut Output, batch: u64, pairs: &[(&str, &str)]) {
 
 #[test]
 fn a_broker_that_is_killed_in_the_middle_and_at_the_commit_costs_nothing() {
-    let mut broker = KafkaBroker::builder().start().expect("a broker");
+    let broker = KafkaBroker::builder().start().expect("a broker");
     let brokers = broker.bootstrap_servers().to_owned();
     broker.create_topic("out", 2, &[]).expect("a topic");
     let mut output =
@@ -86,7 +86,7 @@ fn a_broker_that_comes_later_is_waited_for_and_one_that_never_comes_is_a_clear_e
     assert!(error.to_string().contains("no Kafka broker of 127.0.0.1:9 answered within 500ms"), "{error}");
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 
-    let mut broker = KafkaBroker::builder().start().expect("a broker");
+    let broker = KafkaBroker::builder().start().expect("a broker");
     let brokers = broker.bootstrap_servers().to_owned();
     broker.create_topic("late", 1, &[]).expect("a topic");
     broker.kill().expect("a kill");
@@ -106,9 +106,8 @@ fn a_broker_that_comes_later_is_waited_for_and_one_that_never_comes_is_a_clear_e
 /// Version 1 of the protocol: EndTxn names no transaction. One that is delayed on the way can commit half of the next.
 #[test]
 fn a_commit_that_is_delayed_on_its_way_does_not_commit_half_of_the_next_transaction() {
-    let proxy = Proxy::listen();
-    let broker = KafkaBroker::builder().proxied_by(proxy.address()).start().expect("a broker");
-    proxy.forward_to(broker.behind_proxy());
+    let broker = KafkaBroker::builder().with_proxy().start().expect("a broker");
+    let proxy = broker.proxy().expect("one was asked for");
     let direct = broker.bootstrap_servers();
     broker.create_topic("out", 1, &[]).expect("a topic");
     let sink = KafkaSink::to(proxy.address().to_string(), "out").wait_for_broker(Duration::from_secs(30));
@@ -118,9 +117,9 @@ fn a_commit_that_is_delayed_on_its_way_does_not_commit_half_of_the_next_transact
         output.write(batch * 1000, &[("a", "1")]).expect("output");
         output.prepare(batch * 1000, &[("a", "1")]).expect("prepared");
         // The request is kept back and its connection closed: librdkafka asks again on another one.
-        proxy.keep_back_next_commit();
+        proxy.keep_back(Request::EndTransaction);
         let committed = output.sink.commit();
-        assert!(proxy.has_kept_back(), "the commit went through the proxy");
+        assert!(proxy.has_caught(), "the commit went through the proxy");
         if committed.is_err() {
             assert!(output.open().expect("a recovery") >= (batch - 1) * 1000);
             continue;
@@ -129,7 +128,7 @@ fn a_commit_that_is_delayed_on_its_way_does_not_commit_half_of_the_next_transact
         output.sink.begin(millpond_core::BatchTime::from_ms(batch * 1000 + 500), &[]).expect("a beginning");
         output.sink.write(crate::output::records(&[("half", "1")])).expect("output");
         wait_for_record(&broker, batch);
-        proxy.deliver_kept_back();
+        proxy.deliver().expect("the broker's answer");
         let stable = crate::admin::end(direct, "out", 0, "read_committed");
         output.sink.write(crate::output::records(&[("half", "2")])).expect("output");
         let prepared = output.sink.prepare(&crate::output::cursor(batch * 1000 + 500, &[]));

@@ -9,7 +9,6 @@ use millpond_testkit::{Outgoing, Producer};
 
 use crate::input::{Input, expect_error};
 use crate::output::Output;
-use crate::proxy::Proxy;
 
 fn write(brokers: &str, topic: &str, value: &str) {
     let records = [Outgoing::value(value).partition(0)];
@@ -22,7 +21,7 @@ fn source(brokers: &str, topic: &str) -> KafkaSource<Utf8> {
 
 #[test]
 fn a_source_waits_for_a_broker_at_its_start_and_outlives_one_that_is_lost() {
-    let mut broker = KafkaBroker::builder().start().expect("a broker");
+    let broker = KafkaBroker::builder().start().expect("a broker");
     let brokers = broker.bootstrap_servers().to_owned();
     broker.create_topic("in", 1, &[]).expect("a topic");
     write(&brokers, "in", "before");
@@ -33,7 +32,7 @@ fn a_source_waits_for_a_broker_at_its_start_and_outlives_one_that_is_lost() {
         broker
     });
     let mut input = Input::start(source(&brokers, "in")).expect("a start, when the broker has come");
-    let mut broker = later.join().expect("no panic");
+    let broker = later.join().expect("no panic");
     assert_eq!(input.take(1), ["before"]);
     let plans = input.plans.clone();
 
@@ -70,21 +69,19 @@ fn a_broker_that_never_comes_is_a_clear_error_within_the_limit() {
 
 #[test]
 fn sasl_plain_lets_in_who_has_the_password() {
-    let proxy = Proxy::listen();
     let module = "org.apache.kafka.common.security.plain.PlainLoginModule required user_pond=\"secret\";";
     let broker = KafkaBroker::builder()
-        .proxied_by(proxy.address())
+        .with_proxy()
         .setting("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:SASL_PLAINTEXT")
         .setting("listener.name.proxied.sasl.enabled.mechanisms", "PLAIN")
         .setting("listener.name.proxied.plain.sasl.jaas.config", module)
         .start()
         .expect("a broker");
-    proxy.forward_to(broker.behind_proxy());
     for topic in ["in", "out"] {
         broker.create_topic(topic, 1, &[]).expect("a topic");
     }
     write(broker.bootstrap_servers(), "in", "secret words");
-    let address = proxy.address().to_string();
+    let address = broker.proxied_servers();
     let login = |password: &'static str| {
         [
             ("security.protocol", "sasl_plaintext"),

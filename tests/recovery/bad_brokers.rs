@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_broker_away_at_start_is_waited_for_and_one_killed_in_the_middle_too() {
-    let mut broker = KafkaBroker::builder().start().unwrap();
+    let broker = KafkaBroker::builder().start().unwrap();
     let servers = broker.bootstrap_servers().to_owned();
     let (input, output) = (unique_name("input"), unique_name("output"));
     broker.create_topic(&input, 2, &[]).unwrap();

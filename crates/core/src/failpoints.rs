@@ -1,7 +1,7 @@
 //! Arms failpoints from the environment, so that a test can kill or break a process it has started.
 //!
 //! `MILLPOND_FAILPOINTS="before-commit=kill@3;break-plan-not-logged=return"`: the process kills itself with SIGKILL when
-//! it comes to `before-commit` for the third time, with `panic@3` it panics there; `return` makes a point break what it names
+//! it comes to `before-commit` for the third time, with `panic@3` it panics there, with `stop@3` it freezes (SIGSTOP); `return` makes a point break what it names
 //! (a negative control, in debug builds only), `sleep(20)` holds it up for 20 ms each time. A program that wants to be tested
 //! so calls [`arm_from_env`] first of all, and is built with the feature `failpoints`. Without the feature no point is in the
 //! code. [`NAMES`] lists the points of all crates.
@@ -75,7 +75,7 @@ fn arm(_: &str) -> Result<()> {
 fn arm(text: &str) -> Result<()> {
     let wrong = |item: &str| {
         Error::configuration(format!(
-            "{VARIABLE}: cannot read {item:?}, it must be name=kill@N, name=panic@N, name=return or name=sleep(MS)"
+            "{VARIABLE}: cannot read {item:?}, it must be name=kill@N, name=panic@N, name=stop@N, name=return or name=sleep(MS)"
         ))
     };
     for item in text.split(';').map(str::trim).filter(|item| !item.is_empty()) {
@@ -86,9 +86,13 @@ fn arm(text: &str) -> Result<()> {
             return Err(Error::configuration(format!("{VARIABLE}: there is no failpoint {name:?}; there are {known}")));
         }
         match action.split_once('@') {
-            Some((what @ ("kill" | "panic"), hit)) => {
+            Some((what @ ("kill" | "panic" | "stop"), hit)) => {
                 let hit = hit.parse().ok().filter(|&hit| hit > 0).ok_or_else(|| wrong(item))?;
-                let die = if what == "kill" { kill } else { || panic!("a failpoint told this thread to panic") };
+                let die = match what {
+                    "kill" => kill,
+                    "stop" => stop,
+                    _ => || panic!("a failpoint told this thread to panic"),
+                };
                 fail::cfg_callback(name, at_hit(hit, die)).map_err(|_| wrong(item))?;
             }
             None if action == "return" || action.starts_with("sleep(") => {
@@ -117,6 +121,12 @@ fn at_hit(hit: u64, die: fn()) -> impl Fn() + Send + Sync + 'static {
 fn kill() {
     // Fails for no signal that exists; nothing after it runs.
     let _ = signal_hook::low_level::raise(signal_hook::consts::SIGKILL);
+}
+
+/// Freezes this process until it gets a SIGCONT.
+#[cfg(feature = "failpoints")]
+fn stop() {
+    let _ = signal_hook::low_level::raise(signal_hook::consts::SIGSTOP);
 }
 
 #[cfg(test)]

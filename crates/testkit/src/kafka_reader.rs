@@ -45,6 +45,31 @@ pub fn read_committed_within(bootstrap_servers: &str, topic: &str, limit: Durati
     Ok(records)
 }
 
+/// What a `read_committed` reader sees of the last `offsets` of each partition at this moment, open transactions or not; `None` if there
+/// is no such topic.
+pub(crate) fn read_end(
+    bootstrap_servers: &str,
+    topic: &str,
+    offsets: i64,
+    limit: Duration,
+) -> Result<Option<Vec<Record>>> {
+    let committed = consumer(bootstrap_servers, "read_committed")?;
+    let partitions = match partition_count(&committed, topic, limit) {
+        Ok(partitions) => partitions,
+        Err(error) if error.kind() == ErrorKind::Failed => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let range = |partition| {
+        let (start, end) = watermarks(&committed, topic, partition, limit)?;
+        Ok(start.max(end - offsets)..end)
+    };
+    let ranges = (0..partitions).map(range).collect::<Result<Vec<_>>>()?;
+    let mut records = Vec::new();
+    read_ranges(bootstrap_servers, topic, &ranges, limit, |record| records.push(record))?;
+    records.sort_by_key(|record| (record.partition, record.offset));
+    Ok(Some(records))
+}
+
 /// Waits until nothing below the present high watermarks is undecided; gives what lies below them, by partition.
 pub(crate) fn stable_ranges(bootstrap_servers: &str, topic: &str, limit: Duration) -> Result<Vec<Range<i64>>> {
     let uncommitted = consumer(bootstrap_servers, "read_uncommitted")?;

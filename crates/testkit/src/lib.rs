@@ -2,6 +2,7 @@
 //! every result is there exactly once.
 
 pub mod broker;
+pub mod chaos;
 mod clock;
 mod collecting;
 pub mod conformance;

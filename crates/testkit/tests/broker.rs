@@ -16,7 +16,7 @@ const MILLPOND_KAFKA: &str = env!("CARGO_BIN_EXE_millpond-kafka");
 
 #[test]
 fn a_killed_broker_comes_back_with_its_data_at_its_address() {
-    let mut broker = KafkaBroker::builder().start().unwrap();
+    let broker = KafkaBroker::builder().start().unwrap();
     let servers = broker.bootstrap_servers().to_owned();
     broker.create_topic("kept", 3, &[]).unwrap();
     let id = broker.topic_id("kept").unwrap();
@@ -42,7 +42,7 @@ fn a_killed_broker_comes_back_with_its_data_at_its_address() {
 
 #[test]
 fn a_paused_broker_does_not_answer_until_it_is_resumed() {
-    let mut broker = KafkaBroker::builder().start().unwrap();
+    let broker = KafkaBroker::builder().start().unwrap();
     let servers = broker.bootstrap_servers().to_owned();
     broker.create_topic("t", 1, &[]).unwrap();
     broker.pause().unwrap();

@@ -106,7 +106,7 @@ fn a_dropped_transaction_stays_open_until_its_id_is_used_again() {
 
 #[test]
 fn a_live_reader_sees_through_a_kill_of_the_broker_what_is_there_later() {
-    let mut broker = KafkaBroker::builder().start().unwrap();
+    let broker = KafkaBroker::builder().start().unwrap();
     let servers = broker.bootstrap_servers().to_owned();
     broker.create_topic("t", 4, &[]).unwrap();
     let mut producer = Producer::new(&servers).unwrap();

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let started = Instant::now();
-    let mut broker = KafkaBroker::builder().start()?;
+    let broker = KafkaBroker::builder().start()?;
     let (servers, took) = (broker.bootstrap_servers(), started.elapsed());
     println!("Apache Kafka {KAFKA_VERSION} at {servers} after {took:.1?}; Enter stops it");
     // An error reads as the end of the input.

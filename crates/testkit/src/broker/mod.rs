@@ -6,6 +6,7 @@ mod config;
 mod distribution;
 mod process;
 mod tools;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +14,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -25,7 +26,8 @@ pub use self::distribution::KAFKA_VERSION;
 use self::distribution::{Distribution, missing_or};
 pub(crate) use self::process::wait_until;
 use self::process::{Watched, log_tail, run_bounded};
-pub use self::tools::OpenTransaction;
+pub use self::transactions::OpenTransaction;
+use crate::chaos::Proxy;
 use crate::error::{Error, ErrorKind, Result};
 
 const LOG_CONFIG: &str = include_str!("log4j2.properties");
@@ -50,6 +52,7 @@ pub fn fetch_kafka() -> Result<PathBuf> {
 pub struct KafkaBrokerBuilder {
     settings: BTreeMap<String, String>,
     proxy: Option<SocketAddr>,
+    with_proxy: bool,
     heap_limit_mib: u32,
     ready_limit: Duration,
 }
@@ -67,6 +70,13 @@ impl KafkaBrokerBuilder {
     /// their bootstrap server then never get past it. Default: none.
     pub fn proxied_by(mut self, proxy: SocketAddr) -> Self {
         self.proxy = Some(proxy);
+        self
+    }
+
+    /// Puts a [`Proxy`] before the broker, which can hold up, cut and repeat what clients of [`KafkaBroker::proxied_servers`] send;
+    /// those of [`KafkaBroker::bootstrap_servers`] go past it. Default: none.
+    pub fn with_proxy(mut self) -> Self {
+        self.with_proxy = true;
         self
     }
 
@@ -92,15 +102,23 @@ impl KafkaBrokerBuilder {
     ///
     /// [`ErrorKind::Install`] without Java or Maven; [`ErrorKind::Retry`] if Kafka could not be fetched or was not ready
     /// within the limit; [`ErrorKind::Failed`] if it ended by itself. The last lines of its log are in the message.
-    pub fn start(self) -> Result<KafkaBroker> {
+    pub fn start(mut self) -> Result<KafkaBroker> {
         let kafka = Distribution::fetch()?;
+        let proxy = if self.with_proxy { Some(Proxy::listen()?) } else { None };
+        self.proxy = proxy.as_ref().map(Proxy::address).or(self.proxy);
         let mut tries = 1;
         loop {
             let mut broker = KafkaBroker::prepare(kafka.clone(), &self)?;
             match broker.launch() {
                 Err(Launch::PortTaken(_)) if tries < START_TRIES => tries += 1,
                 Err(Launch::PortTaken(error) | Launch::Failed(error)) => return Err(error),
-                Ok(()) => return Ok(broker),
+                Ok(()) => {
+                    if let Some(proxy) = &proxy {
+                        proxy.forward_to(broker.behind_proxy());
+                    }
+                    broker.proxy = proxy;
+                    return Ok(broker);
+                }
             }
         }
     }
@@ -120,7 +138,7 @@ enum Launch {
 /// ```no_run
 /// use millpond_testkit::broker::KafkaBroker;
 ///
-/// let mut broker = KafkaBroker::builder().start()?;
+/// let broker = KafkaBroker::builder().start()?;
 /// broker.create_topic("lines", 4, &[("retention.ms", "-1")])?;
 /// println!("clients connect to {}", broker.bootstrap_servers());
 /// broker.kill()?;
@@ -130,7 +148,9 @@ enum Launch {
 #[derive(Debug)]
 pub struct KafkaBroker {
     // Before the directory: it is dropped first, so that nothing is written into a directory while it is removed.
-    process: Option<Watched>,
+    process: Mutex<Option<Watched>>,
+    proxy: Option<Proxy>,
+    is_shared: bool,
     directory: TempDir,
     kafka: Distribution,
     cluster_id: String,
@@ -146,6 +166,7 @@ impl KafkaBroker {
         KafkaBrokerBuilder {
             settings: BTreeMap::new(),
             proxy: None,
+            with_proxy: false,
             heap_limit_mib: 512,
             ready_limit: Duration::from_secs(60),
         }
@@ -162,7 +183,8 @@ impl KafkaBroker {
     /// If it cannot be started, with the message of the error, at each call.
     pub fn shared() -> &'static KafkaBroker {
         static SHARED: OnceLock<Result<KafkaBroker>> = OnceLock::new();
-        match SHARED.get_or_init(|| KafkaBroker::builder().start()) {
+        let start = || KafkaBroker::builder().start().map(|broker| KafkaBroker { is_shared: true, ..broker });
+        match SHARED.get_or_init(start) {
             Ok(broker) => broker,
             Err(error) => panic!("cannot start the shared Kafka broker: {error}"),
         }
@@ -181,6 +203,16 @@ impl KafkaBroker {
     /// Where a proxy named with [`KafkaBrokerBuilder::proxied_by`] has to forward to.
     pub fn behind_proxy(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports.behind_proxy))
+    }
+
+    /// The proxy before it, if it was started [with one](KafkaBrokerBuilder::with_proxy).
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
+    }
+
+    /// The address for clients that are to go through the proxy; without one, [`bootstrap_servers`](Self::bootstrap_servers).
+    pub fn proxied_servers(&self) -> String {
+        self.proxy.as_ref().map_or_else(|| self.bootstrap_servers.clone(), |proxy| proxy.address().to_string())
     }
 
     /// The id of the cluster, as clients see it.
@@ -207,20 +239,20 @@ impl KafkaBroker {
         admin::delete_topic(&self.bootstrap_servers, name, self.ready_limit)
     }
 
-    /// The transactions that are neither committed nor aborted. Takes a second: it runs Kafka's own command-line tool.
+    /// The transactions that are neither committed nor aborted.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Retry`] at the limit of a minute, [`ErrorKind::Failed`] if the tool fails.
+    /// [`ErrorKind::Retry`] without an answer within half a minute, [`ErrorKind::Failed`] if the answer is an error.
     pub fn open_transactions(&self) -> Result<Vec<OpenTransaction>> {
-        tools::open_transactions(&self.kafka, &self.bootstrap_servers)
+        transactions::open_transactions(SocketAddr::from(([127, 0, 0, 1], self.ports.clients)))
     }
 
     /// The id of a topic; a topic that is deleted and made again gets another one. Takes a second.
     ///
     /// # Errors
     ///
-    /// As [`open_transactions`](Self::open_transactions); [`ErrorKind::Failed`] if there is no such topic.
+    /// [`ErrorKind::Retry`] at the limit of a minute, [`ErrorKind::Failed`] if there is no such topic.
     pub fn topic_id(&self, topic: &str) -> Result<String> {
         tools::topic_id(&self.kafka, &self.bootstrap_servers, topic)
     }
@@ -229,9 +261,10 @@ impl KafkaBroker {
     ///
     /// # Errors
     ///
-    /// None at present; signals to an own child do not fail.
-    pub fn kill(&mut self) -> Result<()> {
-        self.process = None; // its drop kills and reaps
+    /// [`ErrorKind::Configuration`] for the [shared](Self::shared) one.
+    pub fn kill(&self) -> Result<()> {
+        self.refuse_if_shared("kill")?;
+        *self.process() = None; // its drop kills and reaps
         Ok(())
     }
 
@@ -240,8 +273,9 @@ impl KafkaBroker {
     /// # Errors
     ///
     /// [`ErrorKind::Retry`] if it did not end within the limit; it has been killed then.
-    pub fn stop(&mut self) -> Result<()> {
-        let Some(mut process) = self.process.take() else { return Ok(()) };
+    pub fn stop(&self) -> Result<()> {
+        self.refuse_if_shared("stop")?;
+        let Some(mut process) = self.process().take() else { return Ok(()) };
         let ended = process.terminate(self.ready_limit).map_err(|error| self.cannot("stop", error))?;
         if ended { Ok(()) } else { Err(self.timed_out("did not stop")) }
     }
@@ -251,8 +285,8 @@ impl KafkaBroker {
     /// # Errors
     ///
     /// As [`KafkaBrokerBuilder::start`].
-    pub fn restart(&mut self) -> Result<()> {
-        self.process = None;
+    pub fn restart(&self) -> Result<()> {
+        self.kill()?;
         // The old process is gone, but a client that connects to a dead broker may hold a port for a moment.
         let free = wait_until(self.ready_limit, || Ok::<_, Error>(self.ports.are_free()))?;
         if !free {
@@ -269,7 +303,7 @@ impl KafkaBroker {
     /// # Errors
     ///
     /// [`ErrorKind::Failed`] if it is not running.
-    pub fn pause(&mut self) -> Result<()> {
+    pub fn pause(&self) -> Result<()> {
         self.signal("pause", Signal::STOP)
     }
 
@@ -278,7 +312,7 @@ impl KafkaBroker {
     /// # Errors
     ///
     /// [`ErrorKind::Failed`] if it is not running.
-    pub fn resume(&mut self) -> Result<()> {
+    pub fn resume(&self) -> Result<()> {
         self.signal("resume", Signal::CONT)
     }
 
@@ -292,8 +326,21 @@ impl KafkaBroker {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    fn signal(&mut self, verb: &str, signal: Signal) -> Result<()> {
-        let result = match &mut self.process {
+    fn process(&self) -> MutexGuard<'_, Option<Watched>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuse_if_shared(&self, verb: &str) -> Result<()> {
+        if self.is_shared {
+            let why = format!("cannot {verb} the shared Kafka broker: other tests use it. Start one of your own");
+            return Err(Error::new(ErrorKind::Configuration, why));
+        }
+        Ok(())
+    }
+
+    fn signal(&self, verb: &str, signal: Signal) -> Result<()> {
+        self.refuse_if_shared(verb)?;
+        let result = match &mut *self.process() {
             Some(process) => process.signal(signal),
             None => Err(io::Error::other("it is not running")),
         };
@@ -309,7 +356,9 @@ impl KafkaBroker {
         })?;
         let ports = Ports::free()?;
         let broker = KafkaBroker {
-            process: None,
+            process: Mutex::new(None),
+            proxy: None,
+            is_shared: false,
             kafka,
             cluster_id: config::random_cluster_id(),
             bootstrap_servers: format!("127.0.0.1:{}", ports.clients),
@@ -338,7 +387,7 @@ impl KafkaBroker {
         Ok(())
     }
 
-    fn launch(&mut self) -> Result<(), Launch> {
+    fn launch(&self) -> Result<(), Launch> {
         let log_start = fs::metadata(self.log_path()).map_or(0, |metadata| metadata.len() as usize);
         let mut java = self.java();
         java.arg("kafka.Kafka").arg(self.config_path());
@@ -360,7 +409,7 @@ impl KafkaBroker {
         if !ready {
             return Err(Launch::Failed(self.timed_out("was not ready")));
         }
-        self.process = Some(process);
+        *self.process() = Some(process);
         Ok(())
     }
 
@@ -416,7 +465,7 @@ mod tests {
     #[test]
     fn a_port_taken_at_the_last_moment_is_told_from_other_failures() {
         let builder = KafkaBroker::builder();
-        let mut broker = KafkaBroker::prepare(Distribution::fetch().unwrap(), &builder).unwrap();
+        let broker = KafkaBroker::prepare(Distribution::fetch().unwrap(), &builder).unwrap();
         let thief = TcpListener::bind(("127.0.0.1", broker.ports.clients)).unwrap();
         assert!(!broker.ports.are_free());
         let Err(Launch::PortTaken(error)) = broker.launch() else { panic!("it should have found its port taken") };

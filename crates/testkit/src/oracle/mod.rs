@@ -121,6 +121,16 @@ impl Violations {
         self.count
     }
 
+    /// How many of the [first](Violations::first) are results that were seen more than once, or are in no input.
+    pub fn duplicates(&self) -> u64 {
+        self.kept.iter().filter(|violation| violation.is_duplicate() == Some(true)).count() as u64
+    }
+
+    /// How many of the [first](Violations::first) are results that are missing.
+    pub fn losses(&self) -> u64 {
+        self.kept.iter().filter(|violation| violation.is_duplicate() == Some(false)).count() as u64
+    }
+
     /// The first of them, a thousand at most.
     pub fn first(&self) -> &[Violation] {
         &self.kept
@@ -152,6 +162,19 @@ impl fmt::Display for Violations {
             count => write!(f, "{count} violations")?,
         }
         write_first(f, self.kept.iter(), self.count)
+    }
+}
+
+impl Violation {
+    /// Something too much, or something too little, if it can be told.
+    fn is_duplicate(&self) -> Option<bool> {
+        match self {
+            Self::KeyMissing { .. } => Some(false),
+            Self::KeyUnexpected { .. } | Self::TwiceInBatch { .. } => Some(true),
+            Self::WrongNumber { found, at_least, .. } => Some(found < at_least),
+            Self::WrongTotal { found, expected, .. } => Some(found > expected),
+            _ => None,
+        }
     }
 }
 
