@@ -8,6 +8,7 @@ pub mod files;
 pub mod kafka;
 mod lineage;
 pub mod points;
+pub mod simulation;
 mod state;
 pub mod victim;
 mod words;

@@ -9,6 +9,7 @@ mod inside;
 mod kafka;
 mod matrix;
 mod model;
+mod simulation;
 
 use millpond_fault_injection::Dice;
 

@@ -16,6 +16,8 @@ pub mod log;
 mod plan;
 pub mod rate;
 pub mod rdd;
+#[doc(hidden)]
+pub mod simulation;
 pub mod sink;
 pub mod source;
 pub mod stream;

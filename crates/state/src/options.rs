@@ -29,6 +29,9 @@ pub struct StoreOptions {
     pub open_files_limit: i32,
     /// Published snapshots to keep, at least 1. Default 10.
     pub retained_snapshots: usize,
+    /// A map in memory in place of RocksDB, for simulations. Default: no.
+    #[doc(hidden)]
+    pub database_in_memory: bool,
 }
 
 impl Default for StoreOptions {
@@ -42,6 +45,7 @@ impl Default for StoreOptions {
             background_threads: 2,
             open_files_limit: 1000,
             retained_snapshots: 10,
+            database_in_memory: false,
         }
     }
 }

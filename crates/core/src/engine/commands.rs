@@ -1,7 +1,7 @@
 //! What the driver does for each command of the machine, and what it makes of the reports.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millpond_state::StateStore;
 
@@ -110,17 +110,17 @@ impl Driver {
 
     /// A full disk is waited for, within a limit: nothing has been lost, and appends work again when there is room (H20).
     fn append_when_there_is_room(&self, entry: &LogEntry) -> Result<BlockId> {
-        let since = Instant::now();
+        let since = self.runtime.now();
         let mut said = false;
         loop {
             match self.log.append(entry) {
-                Err(error) if error.kind() == ErrorKind::Retry && since.elapsed() < FULL_DISK_WAIT => {
+                Err(error) if error.kind() == ErrorKind::Retry && self.runtime.now() - since < FULL_DISK_WAIT => {
                     if !said {
                         said = true;
                         tracing::error!(%error, "the log cannot be written; batches wait until it can");
                     }
                     // Nothing else can go on meanwhile: without a plan there is no next batch.
-                    std::thread::sleep(FULL_DISK_RETRY);
+                    self.runtime.sleep(FULL_DISK_RETRY);
                 }
                 outcome => return outcome,
             }
@@ -145,7 +145,7 @@ impl Driver {
         }
         let positions: Arc<[SourcePositions]> = self.positions_after(batch).into();
         let targets = (0..self.sinks.len()).map(|sink| self.target(sink, batch, &positions)).collect();
-        self.computing_since = Instant::now();
+        self.computing_since = self.runtime.now();
         let (incarnation, store, now_ms) = (self.incarnation, self.store()?, self.now_ms());
         let clock_offset_ms = self.clock_offset_ms;
         let told = self.observer.started(batch, now_ms).then_some(Told { clock_offset_ms });
@@ -164,6 +164,7 @@ impl Driver {
         }
         let (orders, incarnation, positions) = (self.committer.sender(), self.incarnation, positions.clone());
         OutputTarget::new(Some(Box::new(move |records| {
+            let Some(orders) = &orders else { return };
             let _ = orders.send(Order::Write { incarnation, batch, sink, records, positions: positions.clone() });
         })))
     }
@@ -171,7 +172,7 @@ impl Driver {
     pub(super) fn computed(&mut self, report: Computed) -> Option<Event> {
         match report {
             Computed::Batch { batch, digests, added, over_limit } => {
-                let took = self.computing_since.elapsed();
+                let took = self.runtime.now() - self.computing_since;
                 self.status.update(|shown| keep(&mut shown.batch_us, took));
                 self.counts = digests.iter().map(|digest| digest.count).collect();
                 for (sink, digest) in self.sinks.iter_mut().zip(&digests) {
@@ -307,7 +308,7 @@ impl Driver {
             .frozen
             .take()
             .ok_or_else(|| Error::new(ErrorKind::Restart, format!("nothing is frozen of batch {batch}")))?;
-        self.writing_since = Instant::now();
+        self.writing_since = self.runtime.now();
         let manifest = checkpoint.then(|| manifest.encode());
         let (incarnation, store) = (self.incarnation, self.store()?);
         self.writer.send(WriteJob::Write(Write { incarnation, store, batch, frozen, manifest }));
@@ -320,7 +321,7 @@ impl Driver {
             Err(error) => self.failed(None, 0, error.context(format!("checkpoint of batch {batch}"))),
             Ok(None) => Event::Written { batch, checkpoint: false },
             Ok(Some(_)) => {
-                let took = self.writing_since.elapsed();
+                let took = self.runtime.now() - self.writing_since;
                 self.status.update(|shown| keep(&mut shown.checkpoint_us, took));
                 meters::checkpointed(took);
                 if let Err(error) = self.checkpointed(batch) {
@@ -361,7 +362,7 @@ impl Driver {
     fn stop_receiving(&mut self) {
         for (number, source) in self.sources.iter_mut().enumerate() {
             self.status.update(|shown| shown.waits_for = format!("source `{}` to stop receiving", source.name()));
-            let left = self.stop_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = self.stop_deadline.map(|deadline| deadline.saturating_duration_since(self.runtime.now()));
             let left = left.unwrap_or_else(|| self.settings.graceful_stop_timeout());
             // The rest is for the last batches and the checkpoint.
             if let Err(error) = source.stop_receiving(left.mul_f64(SHARE_OF_SOURCES)) {

@@ -1,10 +1,10 @@
 //! The thread that owns the sinks: it writes outputs as tasks end, and commits batch after batch.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::Sender;
 
+use super::actor::{Runtime, Worker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sink::{Cursor, Records, Sink, SinkStart, SourcePositions};
 use crate::time::BatchTime;
@@ -58,26 +58,21 @@ pub(crate) struct NamedSink {
 }
 
 pub(crate) struct Committer {
-    orders: Sender<Order>,
+    worker: Worker<Order>,
     remembered: Arc<Mutex<Vec<Vec<u8>>>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Committer {
     pub(crate) fn start(
+        runtime: &Runtime,
         sinks: Vec<NamedSink>,
         name: &str,
         report: impl Fn(Outcome) + Send + 'static,
     ) -> Result<Committer> {
-        let (orders, inbox) = unbounded();
         let remembered: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
-        let remember = remembered.clone();
-        let thread = std::thread::Builder::new().name(format!("{name}-committer")).spawn(move || {
-            Work { sinks, failed: false, report, remember }.run(&inbox);
-        });
-        let thread = thread
-            .map_err(|error| Error::new(ErrorKind::Retry, "cannot start the thread that commits").with_source(error))?;
-        Ok(Committer { orders, remembered, thread: Some(thread) })
+        let mut work = Work { sinks, failed: false, report, remember: remembered.clone() };
+        let worker = Worker::start(runtime, format!("{name}-committer"), move |order| work.carry_out(order))?;
+        Ok(Committer { worker, remembered })
     }
 
     /// What each sink wants to be remembered in the next checkpoint, as of its newest cursor.
@@ -86,27 +81,24 @@ impl Committer {
     }
 
     /// Where tasks send their output.
-    pub(crate) fn sender(&self) -> Sender<Order> {
-        self.orders.clone()
+    pub(crate) fn sender(&self) -> Option<Sender<Order>> {
+        self.worker.sender()
     }
 
     pub(crate) fn order(&self, order: Order) {
         // The thread ends with `Close` only, which is the last order.
-        let _ = self.orders.send(order);
+        self.worker.send(order);
     }
 
     /// Gives an order that is answered, and waits for the answer. Bounded by the sinks' own limits.
     pub(crate) fn ask<A>(&self, order: impl FnOnce(Sender<A>) -> Order) -> Result<A> {
-        let (answer, answers) = crossbeam_channel::bounded(1);
-        self.order(order(answer));
-        answers.recv().map_err(|_| Error::new(ErrorKind::Restart, "the thread that commits has died: a sink panicked"))
+        let died = || Error::new(ErrorKind::Restart, "the thread that commits has died: a sink panicked");
+        self.worker.ask(order).ok_or_else(died)
     }
 
-    pub(crate) fn close(mut self) {
+    pub(crate) fn close(self) {
         let _ = self.ask(|done| Order::Close { done });
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.worker.close();
     }
 }
 
@@ -119,40 +111,40 @@ struct Work<F> {
 }
 
 impl<F: Fn(Outcome)> Work<F> {
-    fn run(mut self, inbox: &Receiver<Order>) {
-        while let Ok(order) = inbox.recv() {
-            match order {
-                Order::Write { .. } | Order::Commit { .. } if self.failed => {}
-                Order::Write { incarnation, batch, sink, records, positions } => {
-                    if let Err(error) = self.write(batch, sink, records, &positions) {
-                        self.failed = true;
-                        (self.report)(Outcome { incarnation, batch, result: Err(error) });
-                    }
-                }
-                Order::Commit { incarnation, batch, cursors, positions } => {
-                    let result = self.commit(batch, &cursors, &positions);
-                    self.failed = result.is_err();
-                    self.remember();
-                    (self.report)(Outcome { incarnation, batch, result });
-                }
-                Order::Abort { done } => {
-                    self.abort();
-                    self.failed = false;
-                    let _ = done.send(());
-                }
-                Order::Cursors { fence, starts, answer } => {
-                    let cursors = self.cursors(fence, &starts);
-                    self.remember();
-                    let _ = answer.send(cursors);
-                }
-                Order::Close { done } => {
-                    self.abort();
-                    self.sinks.iter_mut().for_each(|named| named.sink.close());
-                    let _ = done.send(());
-                    return;
+    /// Carries out the next order; false if it was the last.
+    fn carry_out(&mut self, order: Order) -> bool {
+        match order {
+            Order::Write { .. } | Order::Commit { .. } if self.failed => {}
+            Order::Write { incarnation, batch, sink, records, positions } => {
+                if let Err(error) = self.write(batch, sink, records, &positions) {
+                    self.failed = true;
+                    (self.report)(Outcome { incarnation, batch, result: Err(error) });
                 }
             }
+            Order::Commit { incarnation, batch, cursors, positions } => {
+                let result = self.commit(batch, &cursors, &positions);
+                self.failed = result.is_err();
+                self.remember();
+                (self.report)(Outcome { incarnation, batch, result });
+            }
+            Order::Abort { done } => {
+                self.abort();
+                self.failed = false;
+                let _ = done.send(());
+            }
+            Order::Cursors { fence, starts, answer } => {
+                let cursors = self.cursors(fence, &starts);
+                self.remember();
+                let _ = answer.send(cursors);
+            }
+            Order::Close { done } => {
+                self.abort();
+                self.sinks.iter_mut().for_each(|named| named.sink.close());
+                let _ = done.send(());
+                return false;
+            }
         }
+        true
     }
 
     fn remember(&self) {

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::actor::Runtime;
 use super::directory::Directory;
-use super::driver::Message;
+use super::driver::{Driver, Message};
 use super::manifest::Manifest;
 use super::observe::Observer;
 use super::recover::Start;
 use super::running::Running;
 use super::settings::Settings;
+use super::simulated::Simulated;
 use super::status::{ContextState, Status};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +22,7 @@ use crate::exec::Speculation;
 use crate::listen::{Bus, StreamingListener};
 use crate::log::{BatchLog, Budget, LocalBatchLog};
 use crate::rate::Backpressure;
+use crate::simulation::Simulator;
 use crate::sink::{Guarantee, refuse_at_least_once};
 use crate::source::Replay;
 use crate::stream::{Graph, GraphParts, Replace};
@@ -53,6 +56,7 @@ pub struct Builder {
     clock: Option<Arc<dyn Clock>>,
     hooks: TestHooks,
     listeners: Vec<Box<dyn StreamingListener>>,
+    runtime: Runtime,
 }
 
 impl std::fmt::Debug for Builder {
@@ -221,6 +225,14 @@ impl Builder {
         self
     }
 
+    /// See [`crate::simulation`].
+    pub(crate) fn simulated(mut self, simulator: Arc<dyn Simulator>, database_in_memory: bool) -> Self {
+        self.runtime = Runtime(Some(simulator));
+        self.settings.database_in_memory = database_in_memory;
+        self.settings.verify_in_background = false;
+        self.threads(1)
+    }
+
     /// Describes the pipeline, and opens the directory or creates it. `describe` runs once, now; it runs again at every start
     /// of the program, since functions are never stored.
     ///
@@ -233,7 +245,7 @@ impl Builder {
 
     /// As [`open`](Builder::open); what `describe` returns comes out beside the context.
     pub fn open_with<R>(self, describe: impl FnOnce(&Graph<'_>) -> Result<R>) -> Result<(StreamingContext, R)> {
-        let Builder { settings, clock, mut hooks, listeners } = self;
+        let Builder { settings, clock, mut hooks, listeners, runtime } = self;
         settings.validate()?;
         let log = hooks.log.take();
         let graph = Graph::new(Replace::of(hooks), settings.batch_interval);
@@ -256,7 +268,7 @@ impl Builder {
                 "no directory set: {keepers} needs one. Call .directory(path) on the builder"
             )));
         }
-        let (directory, manifest) = Directory::open(&settings, zero)?;
+        let (directory, manifest) = Directory::open(&settings, &runtime, zero)?;
         let log = log.unwrap_or_else(|| Arc::new(LocalBatchLog::new(&directory.log_path(), settings.log_options())));
         let status = Arc::new(Status::new());
         // A little more than the driver's own limit, whose error says more.
@@ -265,7 +277,8 @@ impl Builder {
         listeners.into_iter().try_for_each(|listener| bus.add(listener))?;
         let observer =
             Observer::new(bus.clone(), &parts.sources, settings.backpressure.as_ref(), settings.batch_interval)?;
-        let context = StreamingContext { settings, parts, directory, manifest, log, clock, status, bus, observer };
+        let context =
+            StreamingContext { runtime, settings, parts, directory, manifest, log, clock, status, bus, observer };
         Ok((context, returned))
     }
 }
@@ -293,6 +306,7 @@ fn check_guarantees(parts: &GraphParts) -> Result<()> {
 /// A context: a pipeline and its directory, opened and not started.
 #[must_use = "a context does nothing before `start`"]
 pub struct StreamingContext {
+    runtime: Runtime,
     settings: Settings,
     parts: GraphParts,
     directory: Directory,
@@ -319,6 +333,7 @@ impl StreamingContext {
             clock: None,
             hooks: TestHooks::default(),
             listeners: Vec::new(),
+            runtime: Runtime::default(),
         }
     }
 
@@ -350,7 +365,7 @@ impl StreamingContext {
     }
 
     /// As [`start`](StreamingContext::start) without waiting for the recovery.
-    fn spawn(self) -> Result<Running> {
+    pub(crate) fn spawn(self) -> Result<Running> {
         super::meters::describe();
         let (outbox, inbox) = unbounded();
         let running = Running {
@@ -363,21 +378,16 @@ impl StreamingContext {
         let wake = outbox.clone();
         self.clock.on_change(Box::new(move || drop(wake.send(Message::Wake))));
         let name = format!("{}-driver", self.settings.application);
+        if let Some(simulator) = self.runtime.0.clone() {
+            simulator.add(&name, Box::new(Simulated::Opened(Box::new(self), inbox, outbox)));
+            return Ok(running);
+        }
         let status = self.status.clone();
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             // A panic in here is a mistake of ours: nobody may wait for ever because of it.
-            let guard = StopOnPanic(status.clone());
-            let bus = self.bus.clone();
-            match self.recover(inbox, outbox) {
-                Ok(Some(driver)) => driver.run(),
-                Ok(None) => {}
-                Err(error) => {
-                    bus.close();
-                    status.update(|shown| {
-                        shown.state = ContextState::Stopped;
-                        shown.failure = Some((error.kind(), error.to_string()));
-                    });
-                }
+            let guard = StopOnPanic(status);
+            if let Some(driver) = self.recover(inbox, outbox) {
+                driver.run();
             }
             drop(guard);
         });
@@ -385,11 +395,36 @@ impl StreamingContext {
         Ok(running)
     }
 
-    fn recover(self, inbox: Receiver<Message>, outbox: Sender<Message>) -> Result<Option<super::driver::Driver>> {
+    /// The driver of a context that is ready to go live; if there is none the status says why.
+    pub(super) fn recover(self, inbox: Receiver<Message>, outbox: Sender<Message>) -> Option<Driver> {
         let budget = Budget::new(self.settings.waiting_limit_bytes);
-        let StreamingContext { settings, parts, directory, manifest, log, clock, status, bus, observer } = self;
-        Start { settings, parts, directory, manifest, log, clock, status, inbox, outbox, budget, bus, observer }
-            .recover()
+        let StreamingContext { runtime, settings, parts, directory, manifest, log, clock, status, bus, observer } =
+            self;
+        let (shown, listeners) = (status.clone(), bus.clone());
+        Start {
+            runtime,
+            settings,
+            parts,
+            directory,
+            manifest,
+            log,
+            clock,
+            status,
+            inbox,
+            outbox,
+            budget,
+            bus,
+            observer,
+        }
+        .recover()
+        .unwrap_or_else(|error| {
+            listeners.close();
+            shown.update(|shown| {
+                shown.state = ContextState::Stopped;
+                shown.failure = Some((error.kind(), error.to_string()));
+            });
+            None
+        })
     }
 
     /// Starts, and runs until SIGTERM or SIGINT, which stop it gracefully, or until it fails.

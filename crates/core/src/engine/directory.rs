@@ -15,6 +15,7 @@ use std::sync::Arc;
 use millpond_state::{LocalSnapshotStore, Snapshot, SnapshotStore, StateStore, StoreOptions};
 use millpond_wal::DirectoryLock;
 
+use super::actor::Runtime;
 use super::manifest::Manifest;
 use super::note;
 use super::rules;
@@ -49,7 +50,7 @@ impl Directory {
     ///
     /// # Errors
     /// What else holds it, what else lies in it, what it cannot be used for. Nothing is changed in a directory that is not ours.
-    pub(crate) fn open(settings: &Settings, zero: BatchTime) -> Result<(Directory, Manifest)> {
+    pub(crate) fn open(settings: &Settings, runtime: &Runtime, zero: BatchTime) -> Result<(Directory, Manifest)> {
         let path = settings.directory.clone().ok_or_else(|| {
             Error::configuration(
                 "no directory set: the log and the checkpoints need one. Call .directory(path) on the builder",
@@ -65,6 +66,7 @@ impl Directory {
             shards: SHARDS,
             partitions: settings.partitions.unwrap_or(PARTITIONS),
             retained_snapshots: settings.retained_checkpoints,
+            database_in_memory: settings.database_in_memory,
             ..StoreOptions::default()
         };
         let mut directory = Directory { path, snapshots, rejected: Vec::new(), options, _lock: lock };
@@ -77,8 +79,8 @@ impl Directory {
             None => {
                 directory.check_no_log()?;
                 match &settings.savepoint {
-                    Some(savepoint) => directory.create_from(savepoint, settings)?,
-                    None => directory.create(settings, zero)?,
+                    Some(savepoint) => directory.create_from(savepoint, settings, runtime)?,
+                    None => directory.create(settings, runtime, zero)?,
                 }
             }
         };
@@ -150,10 +152,10 @@ impl Directory {
 
     /// A first checkpoint, empty, at zero time: from now on the directory has an identity. A process killed before
     /// its rename leaves a directory that the next start takes for new.
-    fn create(&mut self, settings: &Settings, zero: BatchTime) -> Result<Manifest> {
+    fn create(&mut self, settings: &Settings, runtime: &Runtime, zero: BatchTime) -> Result<Manifest> {
         let manifest = Manifest {
             application: settings.application.clone(),
-            deployment: deployment()?,
+            deployment: deployment(runtime)?,
             batch: zero,
             zero,
             interval_ms: settings.interval_ms(),
@@ -171,13 +173,13 @@ impl Directory {
     }
 
     /// A first checkpoint that is a copy of a savepoint's: a new deployment with the old one's state and positions (hard case H25).
-    fn create_from(&mut self, savepoint: &Path, settings: &Settings) -> Result<Manifest> {
+    fn create_from(&mut self, savepoint: &Path, settings: &Settings, runtime: &Runtime) -> Result<Manifest> {
         let snapshot = savepoint::open(savepoint)?;
         let what = format!("the savepoint in {} has", savepoint.display());
         self.options.partitions = partitions_of(&snapshot, settings, &what)?;
         let manifest = Manifest {
             application: settings.application.clone(),
-            deployment: deployment()?,
+            deployment: deployment(runtime)?,
             log: BlockId([0; 16]),
             runs: Vec::new(),
             // To this deployment all sinks are new.
@@ -216,9 +218,9 @@ fn partitions_of(snapshot: &Snapshot, settings: &Settings, what: &str) -> Result
 }
 
 /// The id of a new directory.
-fn deployment() -> Result<[u8; 16]> {
+fn deployment(runtime: &Runtime) -> Result<[u8; 16]> {
     let mut id = [0; 16];
-    random(&mut id)?;
+    runtime.random(&mut id)?;
     Ok(id)
 }
 
@@ -229,12 +231,6 @@ pub(crate) fn publish(store: &StateStore, snapshots: &dyn SnapshotStore, manifes
     store.write_behind(frozen)?;
     store.checkpoint(batch, snapshots, manifest.encode())?;
     Ok(())
-}
-
-/// Random bytes for an id.
-pub(crate) fn random(id: &mut [u8; 16]) -> Result<()> {
-    getrandom::fill(id)
-        .map_err(|error| Error::new(ErrorKind::Retry, format!("the system gives no random bytes: {error}")))
 }
 
 /// Refuses a directory that holds something else than ours, before anything is changed in it (case I1).

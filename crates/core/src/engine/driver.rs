@@ -2,12 +2,14 @@
 //! machine, and has its commands carried out ([`super::commands`]).
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 use millpond_state::{Frozen, StateStore};
 
+use super::actor::{Runtime, Worker};
 use super::committer::{Committer, Outcome};
 use super::directory::Directory;
 use super::machine::{Command, Event, Failure, Machine};
@@ -19,7 +21,7 @@ use super::plans::Plans;
 use super::settings::Settings;
 use super::status::{ContextState, Status};
 use super::totals::Totals;
-use super::workers::{Compute, Computed, Worker, WriteJob, Written};
+use super::workers::{Compute, Computed, WriteJob, Written};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::listen::Bus;
@@ -57,8 +59,12 @@ pub(crate) struct SinkInfo {
     pub(crate) chain: u64,
 }
 
+/// Whether the context goes on; if not, because of what.
+pub(crate) type Flow = ControlFlow<Option<Error>>;
+
 /// Everything of a running context that one thread owns.
 pub(crate) struct Driver {
+    pub(crate) runtime: Runtime,
     pub(crate) settings: Settings,
     pub(crate) directory: Directory,
     pub(crate) manifest: Manifest,
@@ -113,28 +119,53 @@ pub(crate) struct Driver {
 impl Driver {
     /// Runs until the context stops. The status tells how it ended.
     pub(crate) fn run(mut self) {
-        let mut events: VecDeque<Event> = VecDeque::new();
+        let mut flow = self.begin();
+        while flow.is_continue() {
+            let message = self.wait();
+            flow = self.step(message);
+        }
+        self.finish(flow.break_value().flatten());
+    }
+
+    /// The first step.
+    pub(crate) fn begin(&mut self) -> Flow {
         self.go_live();
-        events.push_back(Event::Tick(self.now_ms()));
-        loop {
-            while let Some(event) = events.pop_front() {
-                for command in self.machine.handle(event) {
-                    match command {
-                        Command::Finish { failed } => {
-                            let failure = self.failure.take().filter(|_| failed).or(self.stop_failure.take());
-                            self.show();
-                            return self.finish(failure);
-                        }
-                        command => events.extend(self.carry_out(command)),
+        self.handle(Event::Tick(self.now_ms()))
+    }
+
+    /// Every other step: the next message, or none when the time for something has come.
+    pub(crate) fn step(&mut self, message: Option<Message>) -> Flow {
+        if self.stop_deadline.is_some_and(|deadline| deadline <= self.runtime.now()) {
+            return Flow::Break(Some(self.stop_took_too_long()));
+        }
+        let event = match message {
+            Some(message) => self.take(message),
+            None => Ok(Some(Event::Tick(self.now_ms()))),
+        };
+        match event {
+            Ok(Some(event)) => self.handle(event),
+            Ok(None) => Flow::Continue(()),
+            Err(failure) => Flow::Break(failure),
+        }
+    }
+
+    /// Has the machine's commands carried out, and those that follow from what comes of them.
+    fn handle(&mut self, event: Event) -> Flow {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for command in self.machine.handle(event) {
+                match command {
+                    Command::Finish { failed } => {
+                        let failure = self.failure.take().filter(|_| failed).or(self.stop_failure.take());
+                        self.show();
+                        return Flow::Break(failure);
                     }
+                    command => events.extend(self.carry_out(command)),
                 }
             }
-            self.show();
-            match self.wait() {
-                Ok(event) => events.extend(event),
-                Err(failure) => return self.finish(failure),
-            }
         }
+        self.show();
+        Flow::Continue(())
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -163,24 +194,19 @@ impl Driver {
         self.positions.iter().all(Option::is_some)
     }
 
-    /// Waits for the next message or the next batch time. `Err` ends the context, for a failure or because it was told to.
-    fn wait(&mut self) -> Result<Option<Event>, Option<Error>> {
-        let due = self.machine.next_due_ms().and_then(|due| self.clock.until(due.saturating_sub(self.clock_offset_ms)));
-        let stop = self.stop_deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if stop.is_some_and(|left| left.is_zero()) {
-            return Err(Some(self.stop_took_too_long()));
+    /// Waits for the next message; `None` if the time for something has come before.
+    fn wait(&self) -> Option<Message> {
+        match self.due() {
+            None => self.inbox.recv().ok(),
+            Some(due) => self.inbox.recv_deadline(due).ok(),
         }
-        let timeout = [due, stop].into_iter().flatten().min();
-        let message = match timeout {
-            None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(timeout) => self.inbox.recv_timeout(timeout),
-        };
-        match message {
-            Ok(message) => self.take(message),
-            Err(RecvTimeoutError::Timeout) => Ok(Some(Event::Tick(self.now_ms()))),
-            // Cannot be: the driver holds a sender of its own.
-            Err(RecvTimeoutError::Disconnected) => Err(None),
-        }
+    }
+
+    /// When there is something to do without a message: the next batch, or the end of a stop that takes too long.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let batch =
+            self.machine.next_due_ms().and_then(|due| self.clock.until(due.saturating_sub(self.clock_offset_ms)));
+        [batch.map(|wait| self.runtime.now() + wait), self.stop_deadline].into_iter().flatten().min()
     }
 
     fn stop_took_too_long(&mut self) -> Error {
@@ -211,7 +237,8 @@ impl Driver {
             Message::Wake => Some(Event::Tick(self.now_ms())),
             Message::StopGracefully => {
                 let limit = self.settings.graceful_stop_timeout();
-                self.stop_deadline.get_or_insert_with(|| Instant::now() + limit);
+                let now = self.runtime.now();
+                self.stop_deadline.get_or_insert(now + limit);
                 Some(Event::StopGracefully)
             }
             Message::StopNow => return Err(None),
@@ -275,7 +302,8 @@ impl Driver {
             ..
         } = self;
         budget.close();
-        drop((computer, writer));
+        computer.close();
+        writer.close();
         committer.close();
         // A report that nobody waits for any more may hold frozen state, and with it the database.
         drop(inbox);

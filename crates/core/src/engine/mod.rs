@@ -4,6 +4,7 @@
 //! thread. `driver` is the thread that owns them and carries commands out: sources and log by
 //! itself, computing, committing and writing through the threads in `workers` and `committer`.
 
+mod actor;
 mod commands;
 mod committer;
 mod context;
@@ -22,6 +23,7 @@ pub(crate) mod rules;
 mod running;
 pub(crate) mod savepoint;
 mod settings;
+mod simulated;
 mod status;
 mod totals;
 mod workers;

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
+use super::actor::{Runtime, Worker};
 use super::committer::{Committer, NamedSink, Order};
 use super::directory::{self, Directory};
 use super::driver::{Driver, Message, SinkInfo};
@@ -18,7 +18,7 @@ use super::rules::Stored;
 use super::settings::Settings;
 use super::status::Status;
 use super::totals::Totals;
-use super::workers::{Compute, Computer, Worker, WriteJob};
+use super::workers::{Compute, Computer, WriteJob};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Accumulator, Executor, Pool};
@@ -32,6 +32,7 @@ use crate::time::BatchTime;
 
 /// What a start needs.
 pub(crate) struct Start {
+    pub(crate) runtime: Runtime,
     pub(crate) settings: Settings,
     pub(crate) parts: GraphParts,
     pub(crate) directory: Directory,
@@ -49,9 +50,22 @@ pub(crate) struct Start {
 impl Start {
     /// Recovers and gives the driver of a context that is ready to go live; `None` if it could not and the status says why.
     pub(crate) fn recover(self) -> Result<Option<Driver>> {
-        let since = Instant::now();
-        let Start { settings, parts, directory, manifest, log, clock, status, inbox, outbox, budget, bus, observer } =
-            self;
+        let Start {
+            runtime,
+            settings,
+            parts,
+            directory,
+            manifest,
+            log,
+            clock,
+            status,
+            inbox,
+            outbox,
+            budget,
+            bus,
+            observer,
+        } = self;
+        let since = runtime.now();
         let name = settings.application.clone();
 
         // 1. The state at S was found when the directory was opened; it is linked below, once the sinks are known.
@@ -69,7 +83,7 @@ impl Start {
 
         // 3. The sinks: each says what it has committed, first without disturbing anybody.
         let mut run = [0; 16];
-        directory::random(&mut run)?;
+        runtime.random(&mut run)?;
         let GraphParts {
             sources,
             operators,
@@ -102,7 +116,8 @@ impl Start {
         let named =
             sinks.into_iter().map(|entry| NamedSink { name: entry.name, sink: entry.sink, begun: None }).collect();
         let report = outbox.clone();
-        let committer = Committer::start(named, &name, move |outcome| drop(report.send(Message::Outcome(outcome))))?;
+        let report = move |outcome| drop(report.send(Message::Outcome(outcome)));
+        let committer = Committer::start(&runtime, named, &name, report)?;
         let mut executor = Executor::new(Pool::new(settings.threads(), &name)?, settings.task_attempts);
         executor.has_accumulators = !accumulators.is_empty();
         executor.speculation = settings.speculation;
@@ -121,16 +136,18 @@ impl Start {
             storage: Arc::new(Storage::new(directory.spill_path(), PERSIST_MEMORY_BYTES)),
         };
         let report = outbox.clone();
-        let computer = Worker::start(format!("{name}-batches"), move |job| {
+        let computer = Worker::start(&runtime, format!("{name}-batches"), move |job| {
             if let Some((incarnation, computed)) = computer.run(job) {
                 let _ = report.send(Message::Computed(incarnation, computed));
             }
+            true
         })?;
         let (report, snapshots) = (outbox.clone(), directory.snapshots.clone());
-        let writer = Worker::start(format!("{name}-checkpoints"), move |job| {
+        let writer = Worker::start(&runtime, format!("{name}-checkpoints"), move |job| {
             if let Some((incarnation, written)) = super::workers::write(job, &snapshots) {
                 let _ = report.send(Message::Written(incarnation, written));
             }
+            true
         })?;
 
         let schedule = Schedule {
@@ -156,6 +173,7 @@ impl Start {
             })
             .collect();
         let mut driver = Driver {
+            runtime,
             machine: Machine::new(schedule, manifest.batch, manifest.batch, planned.iter().copied()),
             fingerprint,
             run,
@@ -198,7 +216,8 @@ impl Start {
             stop_failure: None,
         };
         let outcome = driver.recover_from_outside(schedule, unplanned);
-        driver.status.update(|shown| shown.progress.recovery_ms = since.elapsed().as_millis() as u64);
+        let took = driver.runtime.now() - since;
+        driver.status.update(|shown| shown.progress.recovery_ms = took.as_millis() as u64);
         match outcome {
             Ok(()) => Ok(Some(driver)),
             Err(error) => {
@@ -266,7 +285,9 @@ impl Driver {
         let (done, writing_has_ended) = crossbeam_channel::bounded(1);
         self.writer.send(WriteJob::Barrier(done));
         for ended in [computing_has_ended, writing_has_ended] {
-            ended.recv().map_err(|_| Error::new(ErrorKind::Restart, "a thread of the context has died"))?;
+            self.runtime
+                .receive(&ended)
+                .map_err(|_| Error::new(ErrorKind::Restart, "a thread of the context has died"))?;
         }
         // What they have reported is of the state that is given up, and may hold it open.
         let waiting: Vec<Message> = self.inbox.try_iter().collect();
@@ -449,7 +470,7 @@ impl Driver {
             };
             self.committer.order(order);
             loop {
-                match self.inbox.recv() {
+                match self.runtime.receive(&self.inbox) {
                     Ok(Message::Outcome(outcome)) => break outcome.result?,
                     Ok(Message::StopNow | Message::StopGracefully) => {
                         return Err(Error::new(ErrorKind::Stopped, "stopped while recovering"));

@@ -158,7 +158,7 @@ impl Running {
         self.await_stop_or_abandon()
     }
 
-    pub(super) fn ask_to_stop(&self) {
+    pub(crate) fn ask_to_stop(&self) {
         self.status.update(|shown| shown.stopping = true);
         let _ = self.outbox.send(Message::StopGracefully);
     }

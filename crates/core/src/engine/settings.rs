@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) taken_over: Vec<String>,
     pub(crate) backpressure: Option<Backpressure>,
     pub(crate) speculation: Option<Speculation>,
+    /// For simulations.
+    pub(crate) database_in_memory: bool,
 }
 
 impl Settings {
@@ -61,6 +63,7 @@ impl Settings {
             taken_over: Vec::new(),
             backpressure: None,
             speculation: None,
+            database_in_memory: false,
         }
     }
 

@@ -2,55 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::Sender;
 use millpond_state::{Frozen, LocalSnapshotStore, SnapshotInfo, StateStore};
 
 use super::BatchTimes;
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::exec::{Accumulator, Executor, accumulator};
 use crate::listen::{Bus, Event, OutputOperationInfo};
 use crate::rdd::{RddEnv, Storage};
 use crate::sink::Digest;
 use crate::stream::{BatchOutputs, BatchRun, Input, Output, OutputTarget};
 use crate::time::BatchTime;
-
-/// A thread that does one kind of work after the other.
-pub(crate) struct Worker<J> {
-    jobs: Option<Sender<J>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl<J: Send + 'static> Worker<J> {
-    pub(crate) fn start(name: String, mut work: impl FnMut(J) + Send + 'static) -> Result<Self> {
-        let (jobs, inbox) = unbounded();
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
-            while let Ok(job) = inbox.recv() {
-                work(job);
-            }
-        });
-        let thread =
-            thread.map_err(|error| Error::new(ErrorKind::Retry, "cannot start a thread").with_source(error))?;
-        Ok(Worker { jobs: Some(jobs), thread: Some(thread) })
-    }
-
-    pub(crate) fn send(&self, job: J) {
-        if let Some(jobs) = &self.jobs {
-            let _ = jobs.send(job);
-        }
-    }
-}
-
-impl<J> Drop for Worker<J> {
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
 
 /// What the computing thread is told.
 pub(crate) enum Compute {

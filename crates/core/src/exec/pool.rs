@@ -23,10 +23,15 @@ pub(crate) fn leave_pool() {
 
 /// Runs something on a thread outside of the pool as if it were a task of it.
 pub(crate) fn as_task<R>(work: impl FnOnce() -> R) -> R {
+    struct Ends;
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            IN_TASK.set(false);
+        }
+    }
     IN_TASK.set(true);
-    let result = work();
-    IN_TASK.set(false);
-    result
+    let _ends = Ends;
+    work()
 }
 
 /// The threads of one context. Dropping it waits for the tasks under way, but for those on threads that were let go of.
@@ -54,7 +59,10 @@ type RunTask = Box<dyn Fn(usize) + Send + Sync>;
 impl Pool {
     pub(crate) fn new(threads: usize, name: &str) -> Result<Self> {
         let pool = Pool::idle(threads, name);
-        pool.start()?;
+        // With one thread the tasks run on the caller's, which waits for them anyway.
+        if threads > 1 {
+            pool.start()?;
+        }
         Ok(pool)
     }
 
@@ -143,11 +151,9 @@ impl Pool {
         }
         refuse_in_task()?;
         let job = Job::new(count, run);
-        if count == 1 {
+        if count == 1 || self.count == 1 {
             // Not worth waking anybody.
-            IN_TASK.set(true);
-            job.work();
-            IN_TASK.set(false);
+            as_task(|| job.work());
             return Ok(());
         }
         self.start()?;

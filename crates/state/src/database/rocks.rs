@@ -18,14 +18,14 @@ fn family_name(operator: &str) -> String {
     format!("operator:{operator}")
 }
 
-pub(crate) struct Database {
+pub(crate) struct RocksDatabase {
     db: Db,
     path: PathBuf,
     family_options: Options,
     writes: WriteOptions,
 }
 
-impl Database {
+impl RocksDatabase {
     /// Opens (or makes) the database in `path`, which holds the column families of `operators`.
     pub(crate) fn open(path: &Path, operators: &[String], options: &StoreOptions) -> Result<Self> {
         let family_options = family_options(options);
@@ -50,7 +50,7 @@ impl Database {
             .map_err(|error| Error::database("open the database", path, error))?;
         let mut writes = WriteOptions::default();
         writes.disable_wal(true);
-        Ok(Database { db, path: path.to_owned(), family_options, writes })
+        Ok(RocksDatabase { db, path: path.to_owned(), family_options, writes })
     }
 
     fn family(&self, operator: &str) -> Result<std::sync::Arc<rocksdb::BoundColumnFamily<'_>>> {
@@ -125,8 +125,8 @@ impl Database {
     }
 
     /// A writer of a table file beside the database.
-    pub(crate) fn table_file(&self, path: PathBuf) -> TableFile<'_> {
-        TableFile { writer: None, options: &self.family_options, path, rows: 0 }
+    pub(crate) fn table_file(&self, path: PathBuf) -> RocksTableFile<'_> {
+        RocksTableFile { writer: None, options: &self.family_options, path, rows: 0 }
     }
 
     /// Takes table files into an operator's column family by moving them, all at once. They win over
@@ -184,7 +184,7 @@ impl Database {
     }
 }
 
-impl Drop for Database {
+impl Drop for RocksDatabase {
     fn drop(&mut self) {
         self.db.cancel_all_background_work(true);
     }
@@ -212,14 +212,14 @@ fn family_options(options: &StoreOptions) -> Options {
 }
 
 /// A sorted table file being written. The file is made with its first row.
-pub(crate) struct TableFile<'a> {
+pub(crate) struct RocksTableFile<'a> {
     writer: Option<SstFileWriter<'a>>,
     options: &'a Options,
     path: PathBuf,
     rows: u64,
 }
 
-impl TableFile<'_> {
+impl RocksTableFile<'_> {
     /// Adds a row; keys must ascend. None removes the key.
     pub(crate) fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         if self.writer.is_none() {
