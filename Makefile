@@ -4,7 +4,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build setup-test demo test examples bench chaos check fmt clippy doc deny
+.PHONY: help setup setup-build setup-test demo test examples bench chaos simulate check fmt clippy doc deny
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r goal what; do printf '  make %-10s %s\n' "$$goal" "$$what"; done
@@ -36,6 +36,10 @@ bench: setup-test ## a benchmark; ARGS="keyed-count --against previous.json"
 chaos: setup-test ## random kills; KILLS=100, SECONDS=600, SEED=1
 	cargo run -p millpond-fault-injection --all-features -- \
 		$(if $(KILLS),--kills $(KILLS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+simulate: setup-build ## simulated lives with faults from seeds; SECONDS=600, SEED=1
+	cargo run -p millpond-fault-injection --all-features --bin simulate -- \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 check: fmt clippy doc deny ## format, lints, docs, dependencies
 
