@@ -20,6 +20,7 @@ const LINES: usize = 40;
 pub struct Files {
     place: TempDir,
     pipeline: Pipeline,
+    directory: PathBuf,
     words: Words,
     fed: Vec<String>,
     files: u32,
@@ -36,15 +37,28 @@ impl Files {
         if pipeline == Pipeline::TwoFileSinks {
             outputs.push(CountReader::of(&place.path().join("second")));
         }
-        Ok(Files { place, pipeline, words: Words::new(seed), fed: Vec::new(), files: 0, outputs })
+        let directory = place.path().join("pond");
+        Ok(Files { place, pipeline, directory, words: Words::new(seed), fed: Vec::new(), files: 0, outputs })
+    }
+
+    /// The application's directory is here, in place of `pond`. The one above it is made.
+    pub fn with_directory(mut self, inner: &str) -> Result<Self> {
+        self.directory = self.place.path().join(inner);
+        fs::create_dir_all(self.directory.parent().unwrap_or(self.place.path()))?;
+        Ok(self)
     }
 
     /// How a victim is told to run here.
     pub fn setup(&self) -> Setup {
         let at = |name: &str| self.place.path().join(name).display().to_string();
         let input = if self.pipeline == Pipeline::Spool { at("spool") } else { at("in") };
-        let setup = Setup::new(self.pipeline, "words", self.place.path().join("pond"));
+        let setup = Setup::new(self.pipeline, "words", &self.directory);
         Setup { input, output: at("out"), second_output: at("second"), ..setup }
+    }
+
+    /// Readers begin anew: what they have seen was of a time that did not come to pass.
+    pub fn forget(&mut self) {
+        self.outputs.iter_mut().for_each(|output| *output = CountReader::of(&output.directory));
     }
 
     /// Where everything is.
@@ -65,6 +79,11 @@ impl Files {
         }
         self.fed.extend(lines);
         Ok(())
+    }
+
+    /// Compares the state in the newest checkpoint of another directory with a fold over the input.
+    pub fn judge_state_in(&self, directory: &Path) -> Result<()> {
+        state_is_fold(directory, self.keys())
     }
 
     fn keys(&self) -> impl Iterator<Item = &str> {
@@ -97,7 +116,7 @@ impl World for Files {
             demand(&running_counts(self.keys(), &seen))?;
             demand(&counts_follow_input(self.keys(), &seen))?;
         }
-        state_is_fold(&self.place.path().join("pond"), self.keys())
+        state_is_fold(&self.directory, self.keys())
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! The machinery is that of users: [`millpond_testkit::chaos`]. Here is what it is used on: a process is this very program, started
 //! again as a [`victim`], which runs one of the pipelines; a [`World`] stands around it, gives input, and knows what readers must see
-//! ([`files`], [`kafka`]). [`points`] lists the failpoints.
+//! ([`files`], [`kafka`]). [`points`] lists the failpoints. [`disk`] makes the disk
+//! and the clock of the processes fail.
 
+pub mod disk;
 pub mod files;
 pub mod kafka;
 mod lineage;

@@ -47,6 +47,8 @@ pub struct Setup {
     pub partitions: usize,
     /// What happens when the word `poison` comes.
     pub poison: Poison,
+    /// In place of all this, make a savepoint of the application, there.
+    pub savepoint_to: Option<PathBuf>,
 }
 
 /// What a program does with a word that it cannot bear.
@@ -103,6 +105,7 @@ impl Setup {
             threads: 2,
             partitions: 2,
             poison: Poison::None,
+            savepoint_to: None,
         }
     }
 
@@ -132,6 +135,9 @@ pub fn run_if_asked() {
 
 fn run(setup: &Setup) -> millpond::Result<()> {
     millpond::failpoints::arm_from_env()?;
+    if let Some(target) = &setup.savepoint_to {
+        return millpond::inspect::savepoint(&setup.directory, target).map(|_| ());
+    }
     StreamingContext::builder(&setup.application)
         .directory(&setup.directory)
         .batch_interval(Duration::from_millis(setup.batch_ms))

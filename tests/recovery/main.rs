@@ -3,6 +3,7 @@
 mod bad_brokers;
 mod bad_input;
 mod controls;
+mod disk_power;
 mod files;
 mod hard_cases;
 mod inside;

@@ -3,11 +3,20 @@
 use crate::error::{Error, Result};
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Makes a directory (and those above it) unless it is there.
 pub(crate) fn make_directory(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|error| Error::io("create directory", path, error))
+}
+
+/// The directory that a path is in.
+pub(crate) fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+        Some(parent) => parent.to_owned(),
+        None => path.to_owned(),
+    }
 }
 
 /// Makes what was created, renamed or deleted in a directory durable.

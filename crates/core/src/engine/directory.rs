@@ -22,7 +22,7 @@ use super::rules;
 use super::savepoint;
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sink::disk::delete;
+use crate::sink::disk::{delete, sync_above};
 use crate::source::BlockId;
 use crate::stream::Fingerprint;
 use crate::time::BatchTime;
@@ -78,6 +78,8 @@ impl Directory {
             }
             None => {
                 directory.check_no_log()?;
+                // Before anything outside depends on it, the directory itself must last.
+                sync_above(&directory.path)?;
                 match &settings.savepoint {
                     Some(savepoint) => directory.create_from(savepoint, settings, runtime)?,
                     None => directory.create(settings, runtime, zero)?,

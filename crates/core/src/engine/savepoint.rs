@@ -13,6 +13,7 @@ use std::sync::Arc;
 use millpond_state::{LocalSnapshotStore, Snapshot};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sink::disk::sync_above;
 
 /// The file that tells a savepoint from the directory of an application.
 pub(crate) const MARKER: &str = "SAVEPOINT";
@@ -41,6 +42,7 @@ pub(crate) fn create(path: &Path) -> Result<LocalSnapshotStore> {
         .and_then(|()| fs::File::open(path.join(MARKER))?.sync_all())
         .and_then(|()| fs::File::open(path)?.sync_all())
         .map_err(cannot)?;
+    sync_above(path)?;
     Ok(LocalSnapshotStore::open(&path.join(CHECKPOINTS))?)
 }
 

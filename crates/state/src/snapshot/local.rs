@@ -52,6 +52,8 @@ impl LocalSnapshotStore {
             files::make_directory(&directory.join(name))?;
         }
         files::sync_directory(directory)?;
+        // The name of the directory itself: made just now, or by a process that died before its sync.
+        files::sync_directory(&files::parent(directory))?;
         let store = LocalSnapshotStore { directory: directory.to_owned(), unsynced: AtomicBool::new(false) };
         for part in DIRECTORIES.map(|name| directory.join(name)) {
             for name in files::names(&part)?.into_iter().filter(|name| name.starts_with('.')) {

@@ -14,15 +14,18 @@ pub struct DiskFileSystem;
 
 impl FileSystem for DiskFileSystem {
     fn create_directory(&self, path: &Path) -> io::Result<()> {
-        if path.is_dir() {
-            return Ok(());
-        }
         let parent = match path.parent() {
             Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
             Some(parent) => parent,
             None => return Err(io::ErrorKind::NotFound.into()),
         };
-        self.create_directory(parent)?;
+        if path.is_dir() {
+            // Who made it may have died before the sync.
+            return self.sync_directory(parent);
+        }
+        if !parent.is_dir() {
+            self.create_directory(parent)?;
+        }
         match fs::create_dir(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => self.sync_directory(parent),

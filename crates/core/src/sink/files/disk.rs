@@ -46,6 +46,24 @@ pub(crate) fn create_directory(path: &Path) -> Result<()> {
     }
 }
 
+/// Makes the names of a directory and of those above it last, whoever gave them: an earlier process may have died before it synced
+/// them. What we may not read was not made by us.
+pub(crate) fn sync_above(path: &Path) -> Result<()> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    let path = fs::canonicalize(path).map_err(|error| failed("look at", path, error))?;
+    for directory in path.ancestors().skip(1) {
+        match File::open(directory).and_then(|opened| opened.sync_all()) {
+            Err(error)
+                if !matches!(error.kind(), InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported) =>
+            {
+                return Err(failed("sync", directory, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Renames; nothing is done for it to last.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(|error| failed("rename into place", to, error))

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use millpond_wal::DirectoryLock;
 
 use self::cursor_file::Committed;
-use self::disk::{create_directory, delete, failed, rename, sync_directory};
+use self::disk::{create_directory, delete, failed, rename, sync_above, sync_directory};
 use self::staged::StagedBatch;
 use super::{Cursor, Guarantee, Records, Sink, SinkStart, SourcePositions};
 use crate::error::{Error, ErrorKind, Result};
@@ -221,6 +221,9 @@ impl Sink for FileSink {
         }
         fail::fail_point!(failpoints::SINK_FENCED);
         let committed = cursor_file::read(&own)?;
+        if committed.is_none() {
+            sync_above(&own)?;
+        }
         cursor_file::sync(&own)?;
         self.settle(committed.as_ref())?;
         self.rename_to_sync = false;
