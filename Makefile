@@ -4,7 +4,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build setup-test demo test examples bench chaos simulate check fmt clippy doc deny
+.PHONY: help setup setup-build setup-test demo test examples bench chaos simulate fuzz check fmt clippy doc deny
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r goal what; do printf '  make %-10s %s\n' "$$goal" "$$what"; done
@@ -40,6 +40,9 @@ chaos: setup-test ## random kills; KILLS=100, SECONDS=600, SEED=1
 simulate: setup-build ## simulated lives with faults from seeds; SECONDS=600, SEED=1
 	cargo run -p millpond-fault-injection --all-features --bin simulate -- \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+fuzz: setup-build ## coverage-guided fuzzing of a decoder; TARGET=cursors (or all), SECONDS=60
+	scripts/fuzz $(or $(TARGET),all) $(or $(SECONDS),60)
 
 check: fmt clippy doc deny ## format, lints, docs, dependencies
 

@@ -7,6 +7,7 @@ use millpond_core::source::{FedRecord, RefusedRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::native;
+use crate::source::content::StoredRecord;
 
 /// A record of a topic, borrowed: nothing of it is copied before a decoder asks for it.
 #[derive(Clone, Copy)]
@@ -140,15 +141,6 @@ impl<'a> Iterator for Headers<'a> {
             Headers::Stored(headers) => headers.next().map(|(name, value)| (&**name, value.as_deref())),
         }
     }
-}
-
-/// A record whose content was read from the log.
-pub(crate) struct StoredRecord<'a> {
-    pub(crate) offset: i64,
-    pub(crate) timestamp_ms: Option<i64>,
-    pub(crate) key: Option<&'a [u8]>,
-    pub(crate) value: Option<&'a [u8]>,
-    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 /// A record of a topic, copied whole: what [`KafkaSource::raw`](crate::KafkaSource::raw) gives.

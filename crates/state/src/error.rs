@@ -57,16 +57,6 @@ impl Error {
         Error::new(ErrorKind::Io, format!("cannot {doing} {}: {source}", path.display()))
     }
 
-    /// A failure inside RocksDB; its type stays inside the crate, its text does not.
-    pub(crate) fn database(doing: &str, what: &Path, source: rocksdb::Error) -> Self {
-        let kind = match source.kind() {
-            rocksdb::ErrorKind::Corruption => ErrorKind::Corrupt,
-            _ => ErrorKind::Io,
-        };
-        let text = source.into_string();
-        Error::new(kind, format!("cannot {doing} in {}: {text}", what.display()))
-    }
-
     pub(crate) fn corrupt(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::Corrupt, message)
     }

@@ -8,6 +8,9 @@ use crate::error::Result;
 /// Longest key that needs no allocation. With it a key takes 24 bytes.
 const INLINE_BYTES: usize = 22;
 
+/// What an allocator adds to an allocation, about.
+pub(crate) const ALLOCATION_BYTES: usize = 16;
+
 /// Two keys are equal if and only if their bytes are.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Key {
@@ -60,7 +63,7 @@ impl Key {
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {
             Key::Inline { .. } => 0,
-            Key::Heap(bytes) => bytes.len() + crate::memory::ALLOCATION_BYTES,
+            Key::Heap(bytes) => bytes.len() + ALLOCATION_BYTES,
         }
     }
 }

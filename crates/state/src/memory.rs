@@ -1,12 +1,10 @@
 //! How much memory decoded state takes: an estimate of what a value keeps on the heap, made by a
 //! serializer that counts instead of writing, and the meter that all tables of a store share.
 
+use crate::key::ALLOCATION_BYTES;
 use serde::ser::{self, Serialize};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// What an allocator adds to an allocation, about.
-pub(crate) const ALLOCATION_BYTES: usize = 16;
 
 /// Bytes taken, summed over all tables and frozen changes of one store.
 #[derive(Default)]

@@ -12,6 +12,8 @@ pub(crate) const FRAME_HEADER_BYTES: usize = 32;
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
 pub(crate) const MAGIC: [u8; 8] = *b"MPONDLOG";
 pub(crate) const VERSION: u32 = 1;
+/// No frame has a larger sequence: counting on from a segment's first one never overflows.
+const LAST_SEQUENCE: u64 = 1 << 62;
 
 /// How many bytes a frame takes, header and padding included.
 pub(crate) const fn frame_bytes(payload_bytes: usize) -> u64 {
@@ -36,6 +38,8 @@ pub(crate) enum BadHeader {
     NotASegment,
     NewerVersion(u32),
     Checksum,
+    /// A sequence that no log comes to; behind 0 not even a frame that was acknowledged would be found again.
+    Sequence(u64),
 }
 
 impl SegmentHeader {
@@ -69,9 +73,12 @@ impl SegmentHeader {
             first_sequence: u64_at(bytes, 40),
         };
         // Encoding again and comparing covers the checksum and every reserved byte.
-        match header.encode() == *bytes {
-            true => Ok(header),
-            false => Err(BadHeader::Checksum),
+        if header.encode() != *bytes {
+            return Err(BadHeader::Checksum);
+        }
+        match header.first_sequence {
+            1..=LAST_SEQUENCE => Ok(header),
+            sequence => Err(BadHeader::Sequence(sequence)),
         }
     }
 }
@@ -153,6 +160,14 @@ mod tests {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(SegmentHeader::decode(&damaged).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_segment_that_begins_with_a_sequence_no_log_comes_to_is_damaged() {
+        for first_sequence in [0, u64::MAX] {
+            let bytes = SegmentHeader { first_sequence, ..SEGMENT }.encode();
+            assert_eq!(SegmentHeader::decode(&bytes), Err(BadHeader::Sequence(first_sequence)));
         }
     }
 

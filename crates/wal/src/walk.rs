@@ -142,6 +142,9 @@ fn read_link(fs: &dyn FileSystem, path: &Path, segment: u64) -> Result<Read> {
         Ok(header) => Read::Bad(format!("the header says that this is segment {}", header.segment)),
         Err(BadHeader::NotASegment) => Read::Bad("the file does not begin as a segment of a log does".into()),
         Err(BadHeader::Checksum) => Read::Bad("the checksum of the segment's header does not match".into()),
+        Err(BadHeader::Sequence(sequence)) => {
+            Read::Bad(format!("the header says that frames are counted from {sequence}, to which no log comes"))
+        }
         Err(BadHeader::NewerVersion(version)) => {
             return Err(Error::new(
                 ErrorKind::NewerFormat,

@@ -96,7 +96,7 @@ fn head(run: [u8; 16], batch: BatchTime) -> Vec<u8> {
 }
 
 impl Noted {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut sinks = Writer::new();
         sinks.list(&self.sinks, |out, (name, description)| {
             out.text(name);
@@ -107,7 +107,7 @@ impl Noted {
         [head(self.run, self.committed), sinks.into_bytes()].concat()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Noted> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Noted> {
         let mut reader = Reader::new("the local note", bytes);
         if reader.fixed()? != MAGIC || reader.fixed()? != [VERSION, 0, 0, 0] {
             return Err(reader.broken("it does not begin as a note of this version"));

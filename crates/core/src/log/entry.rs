@@ -56,7 +56,7 @@ pub struct SourcePlan {
 impl BatchPlan {
     /// Records of all sources.
     pub fn records(&self) -> u64 {
-        self.sources.iter().map(|source| source.plan.records).sum()
+        self.sources.iter().fold(0, |sum, source| sum.saturating_add(source.plan.records))
     }
 
     /// The plan's part of the chain: everything but the chain itself, hashed on from `previous`.

@@ -5,14 +5,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::planned::PlannedBatches;
-use super::{
-    PartitionPosition, Plan, PlanRequest, Replay, Source, SourceEvents, SourceOutput, SourcePartition, SourceStart,
-};
-use crate::bytes::{Reader, Writer};
+use super::queue_plan::{Taken, position, read_position};
+use super::{Plan, PlanRequest, Replay, Source, SourceEvents, SourceOutput, SourcePartition, SourceStart};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::BatchTime;
 
-const VERSION: u8 = 1;
 /// Records handed to the engine at once.
 const CHUNK: usize = 4096;
 
@@ -154,58 +151,6 @@ impl<T> QueueSource<T> {
 impl<T> fmt::Debug for QueueSource<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QueueSource").field("queue", &self.queue).finish_non_exhaustive()
-    }
-}
-
-/// What a batch takes from a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Taken {
-    queue: u64,
-    from: u64,
-    to: u64,
-    default: bool,
-    partitions: u32,
-    records: u64,
-}
-
-impl Taken {
-    fn encode(self) -> Vec<u8> {
-        let mut out = Writer::new();
-        out.u8(VERSION);
-        for value in [self.queue, self.from, self.to, self.records] {
-            out.u64(value);
-        }
-        out.u8(self.default.into());
-        out.u32(self.partitions);
-        out.into_bytes()
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self> {
-        let mut bytes = Reader::new("a plan of a queue", bytes);
-        match bytes.u8()? {
-            VERSION => {}
-            other => return Err(bytes.broken(&format!("version {other}, this program reads version {VERSION}"))),
-        }
-        let (queue, from, to, records) = (bytes.u64()?, bytes.u64()?, bytes.u64()?, bytes.u64()?);
-        let taken = Taken { queue, from, to, records, default: bytes.u8()? != 0, partitions: bytes.u32()? };
-        bytes.end()?;
-        Ok(taken)
-    }
-}
-
-fn position(queue: u64, next: u64) -> PartitionPosition {
-    let mut out = Writer::new();
-    out.u8(VERSION);
-    out.u64(queue);
-    out.u64(next);
-    PartitionPosition { partition: "queue".into(), position: out.into_bytes() }
-}
-
-fn read_position(position: &PartitionPosition) -> Result<(u64, u64)> {
-    let mut bytes = Reader::new("a position of a queue", &position.position);
-    match bytes.u8()? {
-        VERSION => Ok((bytes.u64()?, bytes.u64()?)),
-        other => Err(bytes.broken(&format!("version {other}, this program reads version {VERSION}"))),
     }
 }
 

@@ -1,14 +1,14 @@
 //! The graph of a pipeline while it is described, and what the engine gets of it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::{AnyOperator, AnySource, Output};
+use super::{AnyOperator, AnySource, Fingerprint, Output};
 use crate::batch::{BatchContext, Identities};
 use crate::error::{Error, Result};
 use crate::exec::Accumulator;
@@ -79,28 +79,6 @@ pub(crate) struct SinkEntry {
     pub(crate) name: Arc<str>,
     pub(crate) sink: Box<dyn Sink>,
     pub(crate) at_least_once: bool,
-}
-
-/// The named parts of a graph with their kinds, parameters and what is upstream of them, by name. What a checkpoint
-/// holds of a program.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Fingerprint(pub(crate) BTreeMap<String, String>);
-
-impl Fingerprint {
-    /// What is different from `earlier`, a line each; empty if nothing is.
-    pub(crate) fn difference(&self, earlier: &Fingerprint) -> Vec<String> {
-        let mut lines = Vec::new();
-        for (name, was) in &earlier.0 {
-            match self.0.get(name) {
-                None => lines.push(format!("`{name}` ({was}) was removed")),
-                Some(is) if is != was => lines.push(format!("`{name}` was {was}, is now {is}")),
-                Some(_) => {}
-            }
-        }
-        let added = self.0.iter().filter(|(name, _)| !earlier.0.contains_key(*name));
-        lines.extend(added.map(|(name, is)| format!("`{name}` ({is}) was added")));
-        lines
-    }
 }
 
 impl Graph<'_> {

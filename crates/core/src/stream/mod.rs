@@ -3,6 +3,7 @@
 //! Every operator on a stream is an operator on each of its `Rdd`s. A stream is consumed by the
 //! operator it is given to; to use it twice it is cloned, and then computed once for both (hard case H14).
 
+mod fingerprint;
 mod graph;
 mod join;
 mod keyed;
@@ -29,7 +30,8 @@ pub use map_with_state::State;
 pub use remember::Slices;
 pub use update::Values;
 
-pub(crate) use graph::{Fingerprint, GraphParts, Replace, ReplaceSink, ReplaceSource};
+pub(crate) use fingerprint::Fingerprint;
+pub(crate) use graph::{GraphParts, Replace, ReplaceSink, ReplaceSource};
 pub(crate) use output::{BatchOutputs, Output, OutputTarget};
 pub(crate) use run::BatchRun;
 pub(crate) use source::{AnySource, Input};

@@ -7,7 +7,7 @@ use millpond_core::log::BlockLog;
 use millpond_core::source::BlockId;
 use millpond_core::{Error, ErrorKind, Result};
 
-use super::content::{Place, encode_records};
+use super::content::{Place, append_record, begin_records};
 use super::queues::{Key, PartitionQueue, Queues, Run};
 use crate::native::{MessageView, Messages};
 use crate::position::Position;
@@ -82,6 +82,16 @@ pub(crate) fn log_run(
         std::thread::sleep(FULL_DISK_WAIT);
     }
     Ok(logged)
+}
+
+/// The payload of a block that holds these records.
+fn encode_records(messages: &Messages) -> Vec<u8> {
+    let mut out = begin_records(messages.len() as u32);
+    for message in messages.iter() {
+        let headers: Vec<_> = message.headers().collect();
+        append_record(&mut out, message.offset(), message.timestamp_ms(), message.key(), message.value(), &headers);
+    }
+    out.into_bytes()
 }
 
 fn wait(results: &mpsc::Receiver<Result<BlockId>>, go_on: impl Fn() -> bool) -> Result<Result<BlockId>> {

@@ -3,30 +3,45 @@
 use millpond_core::bytes::{Reader, Writer};
 use millpond_core::{Error, ErrorKind, Result};
 
-use crate::native::Messages;
 use crate::position::{Position, parse_partition_name, partition_name};
-use crate::record::StoredRecord;
 
 const VERSION: u8 = 1;
 
-/// The payload of a block that holds these records.
-pub(crate) fn encode_records(messages: &Messages) -> Vec<u8> {
+/// A record whose content was read from the log.
+pub(crate) struct StoredRecord<'a> {
+    pub(crate) offset: i64,
+    pub(crate) timestamp_ms: Option<i64>,
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
+    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// Begins the payload of a block that holds so many records.
+pub(crate) fn begin_records(count: u32) -> Writer {
     let mut out = Writer::new();
     out.u8(VERSION);
-    out.u32(messages.len() as u32);
-    for message in messages.iter() {
-        out.u64(message.offset() as u64);
-        // No time is before the epoch to Kafka but -1, which is none.
-        out.u64(message.timestamp_ms().unwrap_or(-1) as u64);
-        write_option(&mut out, message.key());
-        write_option(&mut out, message.value());
-        let headers: Vec<_> = message.headers().collect();
-        out.list(&headers, |out, (name, value)| {
-            out.text(name);
-            write_option(out, *value);
-        });
-    }
-    out.into_bytes()
+    out.u32(count);
+    out
+}
+
+/// Appends a record to a payload.
+pub(crate) fn append_record(
+    out: &mut Writer,
+    offset: i64,
+    timestamp_ms: Option<i64>,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &[(&str, Option<&[u8]>)],
+) {
+    out.u64(offset as u64);
+    // No time is before the epoch to Kafka but -1, which is none.
+    out.u64(timestamp_ms.unwrap_or(-1) as u64);
+    write_option(out, key);
+    write_option(out, value);
+    out.list(headers, |out, (name, value)| {
+        out.text(name);
+        write_option(out, *value);
+    });
 }
 
 fn write_option(out: &mut Writer, bytes: Option<&[u8]>) {

@@ -1,7 +1,7 @@
 //! The only module that knows RocksDB: opening, sorted reads, scans, table files, hard links. Its WAL
 //! is off, for the truth is the engine's log; flushes are atomic over all column families.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::options::StoreOptions;
 use crate::rows::Rows;
 use rocksdb::{
@@ -16,6 +16,18 @@ type Db = DBWithThreadMode<MultiThreaded>;
 /// The name of an operator's column family. The prefix keeps it apart from RocksDB's own `default`.
 fn family_name(operator: &str) -> String {
     format!("operator:{operator}")
+}
+
+impl Error {
+    /// A failure inside RocksDB; its type stays inside the crate, its text does not.
+    pub(crate) fn database(doing: &str, what: &Path, source: rocksdb::Error) -> Self {
+        let kind = match source.kind() {
+            rocksdb::ErrorKind::Corruption => ErrorKind::Corrupt,
+            _ => ErrorKind::Io,
+        };
+        let text = source.into_string();
+        Error::new(kind, format!("cannot {doing} in {}: {text}", what.display()))
+    }
 }
 
 pub(crate) struct RocksDatabase {

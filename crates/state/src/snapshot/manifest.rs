@@ -70,7 +70,7 @@ impl SnapshotFile {
 impl Manifest {
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes).sum()
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
     }
 
     /// The manifest as it is published.

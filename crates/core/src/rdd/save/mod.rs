@@ -1,5 +1,6 @@
 //! Saving an `Rdd` to a directory that appears whole or not at all: text, or values in the library's own codec.
 
+mod chunks;
 pub(crate) mod object;
 mod staging;
 mod text;

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::chunks::Put;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sink::disk::{create_directory, delete, failed, rename, sync_directory, sync_file};
 
@@ -120,10 +121,6 @@ impl PartWriter {
         Ok(PartWriter { path: path.to_owned(), out: BufWriter::with_capacity(BUFFER, file) })
     }
 
-    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).map_err(|error| failed("write to", &self.path, error))
-    }
-
     /// The next line.
     pub(super) fn line(&mut self, text: &dyn std::fmt::Display) -> Result<()> {
         writeln!(self.out, "{text}").map_err(|error: io::Error| failed("write to", &self.path, error))
@@ -133,5 +130,11 @@ impl PartWriter {
     pub(crate) fn finish(mut self, lasting: bool) -> Result<()> {
         self.out.flush().map_err(|error| failed("write to", &self.path, error))?;
         if lasting { sync_file(self.out.get_ref(), &self.path) } else { Ok(()) }
+    }
+}
+
+impl Put for PartWriter {
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.out.write_all(bytes).map_err(|error| failed("write to", &self.path, error))
     }
 }

@@ -19,14 +19,14 @@ const NEW: &str = "cursor.new";
 
 /// What is committed with a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Committed {
-    pub(super) cursor: Cursor,
+pub(crate) struct Committed {
+    pub(crate) cursor: Cursor,
     /// The directory that the batch's output was staged under, and gets its final place under.
-    pub(super) staged: Option<String>,
+    pub(crate) staged: Option<String>,
 }
 
 impl Committed {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
         out.fixed(&MAGIC);
         out.u8(VERSION);
@@ -37,7 +37,7 @@ impl Committed {
         out.into_bytes()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new("the cursor of a file sink", bytes);
         if reader.fixed()? != MAGIC {
             return Err(reader.broken("its magic is missing"));

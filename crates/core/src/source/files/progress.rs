@@ -224,6 +224,10 @@ impl Progress {
             let taken = Taken { size: bytes.u64()?, mtime_ns: bytes.u64()?, offset: bytes.u64()? };
             let path = if bytes.end().is_ok() { PathBuf::from(partition) } else { read_path(&mut bytes)? };
             bytes.end()?;
+            // Its position would be taken for the window's.
+            if path.as_os_str() == WINDOW {
+                return Err(bytes.broken("it is that of a file without a name"));
+            }
             progress.files.insert(path, taken);
         }
         Ok(progress)

@@ -2,7 +2,7 @@
 //!
 //! A program implements [`Receiver`], whose handle stores records; or it pushes records itself
 //! (`channel`). `intake` gathers records into blocks, `logger` takes them to the log, `tracker` from
-//! there to the batch, `partition` reads them, `payload` is their encoding, `rate` limits them,
+//! there to the batch, `plan` is what a batch takes, `partition` reads them, `payload` is their encoding, `rate` limits them,
 //! `sequences` knows where their givers stand, `ticket` is what waits, `lifecycle` starts and stops the receiver.
 
 mod channel;
@@ -13,6 +13,7 @@ mod limits;
 mod logger;
 mod partition;
 mod payload;
+mod plan;
 mod push_all;
 mod rate;
 mod sequences;

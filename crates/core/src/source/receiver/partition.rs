@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::{BlockId, FedRecord, Plan, SourceOutput, SourcePartition};
 use super::intake::Intake;
 use super::payload::Codec;
-use super::tracker::partitions;
+use super::plan::partitions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::BlockLog;
 use crate::source::refusal::Chunks;

@@ -26,7 +26,7 @@ pub(crate) enum Givers {
 
 impl Givers {
     /// Goes on from the positions of a plan.
-    pub(super) fn recover(&mut self, positions: &[PartitionPosition]) -> Result<()> {
+    pub(crate) fn recover(&mut self, positions: &[PartitionPosition]) -> Result<()> {
         match self {
             Givers::One(position) => {
                 *position = positions.first().map(|first| first.position.clone()).unwrap_or_default();
@@ -44,7 +44,7 @@ impl Givers {
     }
 
     /// Goes behind a block with this position.
-    pub(super) fn pass(&mut self, of_block: Vec<u8>) -> Result<()> {
+    pub(crate) fn pass(&mut self, of_block: Vec<u8>) -> Result<()> {
         match self {
             _ if of_block.is_empty() => {}
             Givers::One(position) => *position = of_block,
@@ -53,7 +53,7 @@ impl Givers {
         Ok(())
     }
 
-    pub(super) fn positions(&self) -> Vec<PartitionPosition> {
+    pub(crate) fn positions(&self) -> Vec<PartitionPosition> {
         let one = |partition: &str, position: Vec<u8>| PartitionPosition { partition: partition.into(), position };
         match self {
             Givers::One(position) => vec![one(RECEIVER, position.clone())],
@@ -66,7 +66,7 @@ impl Givers {
 }
 
 /// The numbers in a block, as its position in the log.
-pub(super) fn encode(numbers: &BTreeMap<String, u64>) -> Vec<u8> {
+pub(crate) fn encode(numbers: &BTreeMap<String, u64>) -> Vec<u8> {
     let mut out = Writer::new();
     out.list(&numbers.iter().collect::<Vec<_>>(), |out, (producer, number)| {
         out.text(producer);
@@ -75,7 +75,7 @@ pub(super) fn encode(numbers: &BTreeMap<String, u64>) -> Vec<u8> {
     out.into_bytes()
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<BTreeMap<String, u64>> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<BTreeMap<String, u64>> {
     let mut bytes = Reader::new("the numbers of a block of pushed records", bytes);
     let numbers = bytes.list(|bytes| Ok((bytes.text()?, bytes.u64()?)))?;
     bytes.end()?;
@@ -103,7 +103,7 @@ pub(super) struct Sequences {
 
 impl Sequences {
     /// Blocks with these numbers are in the log.
-    pub(super) fn are_logged(&mut self, numbers: BTreeMap<String, u64>) {
+    pub(crate) fn are_logged(&mut self, numbers: BTreeMap<String, u64>) {
         for (producer, number) in numbers {
             if self.under_way.get(&producer).is_some_and(|(newest, _)| *newest <= number) {
                 self.under_way.remove(&producer);
@@ -113,16 +113,16 @@ impl Sequences {
     }
 
     /// A block with these numbers will never be in the log.
-    pub(super) fn are_lost(&mut self, numbers: &BTreeMap<String, u64>) {
+    pub(crate) fn are_lost(&mut self, numbers: &BTreeMap<String, u64>) {
         numbers.keys().for_each(|producer| drop(self.under_way.remove(producer)));
     }
 
-    pub(super) fn last(&self, producer: &str) -> Option<u64> {
+    pub(crate) fn last(&self, producer: &str) -> Option<u64> {
         self.logged.get(producer).copied()
     }
 
     /// What a push is; `building`: the block that it would join.
-    pub(super) fn look(&self, producer: &str, number: u64, building: Option<&Arc<Ticket>>) -> Result<Push> {
+    pub(crate) fn look(&self, producer: &str, number: u64, building: Option<&Arc<Ticket>>) -> Result<Push> {
         if self.last(producer).is_some_and(|last| number <= last) {
             return Ok(Push::Logged);
         }
@@ -151,7 +151,7 @@ impl Sequences {
     }
 
     /// A push was added to the block of this ticket.
-    pub(super) fn add(&mut self, producer: &str, number: u64, ticket: Arc<Ticket>) {
+    pub(crate) fn add(&mut self, producer: &str, number: u64, ticket: Arc<Ticket>) {
         self.under_way.insert(producer.to_owned(), (number, ticket));
     }
 }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use super::super::planned::PlannedBatches;
 use super::super::{BlockId, PartitionPosition, Plan, PlanRequest};
+use super::plan::encode;
 use super::sequences::Givers;
-use crate::bytes::{Reader, Writer};
 use crate::error::Result;
 use crate::time::BatchTime;
 
-const VERSION: u8 = 1;
 /// Blocks share a partition of the batch up to so many bytes.
 const PARTITION_BYTES: u64 = 256 << 10;
 
@@ -130,37 +129,11 @@ impl Tracker {
     }
 }
 
-/// How many records each block has, by partition.
-fn encode(partitions: &[Vec<u64>]) -> Vec<u8> {
-    let mut out = Writer::new();
-    out.u8(VERSION);
-    out.list(partitions, |out, blocks| out.list(blocks, |out, records| out.u64(*records)));
-    out.into_bytes()
-}
-
-/// The blocks of a plan with their records, by partition.
-pub(crate) fn partitions(plan: &Plan) -> Result<Vec<Vec<(BlockId, u64)>>> {
-    if plan.read.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut bytes = Reader::new("a plan of a receiver", &plan.read);
-    match bytes.u8()? {
-        VERSION => {}
-        other => return Err(bytes.broken(&format!("version {other}, this program reads version {VERSION}"))),
-    }
-    let counts = bytes.list(|bytes| bytes.list(Reader::u64))?;
-    bytes.end()?;
-    if counts.iter().map(Vec::len).sum::<usize>() != plan.blocks.len() {
-        return Err(bytes.broken("it does not fit its blocks"));
-    }
-    let mut blocks = plan.blocks.iter().copied();
-    Ok(counts.into_iter().map(|counts| blocks.by_ref().zip(counts).collect()).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use super::super::plan::partitions;
     use super::*;
 
     fn id(n: u8) -> BlockId {

@@ -3,6 +3,7 @@
 mod initial;
 mod keyed;
 mod snapshots;
+mod time_rows;
 mod times;
 
 use std::any::Any;

@@ -9,57 +9,17 @@
 
 use std::collections::BTreeMap;
 
-use millpond_state::{Operator, PartitionGuard, Slot, codec};
-use serde::{Deserialize, Serialize};
-
+use super::time_rows::RowKey;
+pub(crate) use super::time_rows::{Begun, Chunk, Row, keys};
 use crate::error::{Error, ErrorKind, Result};
 use crate::rdd::RddEnv;
+use millpond_state::{Operator, PartitionGuard, Slot, codec};
 
 /// A chunk that has so many bytes is full: what one more entry may have to copy.
 const CHUNK_BYTES: usize = 4096;
 
 /// Bucket heads read at once.
 const HEADS: usize = 4096;
-
-/// A row of the family.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Row {
-    /// One a partition, once the operator has had its first batch.
-    Begun(Begun),
-    Chunk(Chunk),
-}
-
-/// That an operator has begun, and how far it has looked for keys that time out.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Begun {
-    /// `None` without a timeout.
-    pub(crate) timeout_ms: Option<u64>,
-    /// Deadlines that one bucket holds.
-    pub(crate) bucket_ms: u64,
-    /// Of the buckets: a changed timeout schedules all keys anew.
-    pub(crate) generation: u32,
-    /// The batch up to which buckets have been looked at.
-    pub(crate) checked_ms: u64,
-}
-
-/// Keys of a bucket.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Chunk {
-    /// In the first chunk of a bucket: how many there are after it.
-    more: u32,
-    /// In the first chunk: the earliest deadline of all.
-    earliest_ms: u64,
-    /// Each key as four bytes of length and its encoding.
-    #[serde(with = "as_bytes")]
-    keys: Vec<u8>,
-}
-
-/// The key of a row; its encoding is followed by that of the salt.
-#[derive(Serialize, Deserialize)]
-enum RowKey {
-    Begun,
-    Chunk { generation: u32, bucket: u64, chunk: u32 },
-}
 
 /// Keys to be entered: by bucket the earliest deadline and the keys, each with its length.
 #[derive(Default)]
@@ -73,16 +33,6 @@ impl Entries {
         keys.extend_from_slice(&(key.len() as u32).to_le_bytes());
         keys.extend_from_slice(key);
     }
-}
-
-/// The keys in entries, in order.
-pub(crate) fn keys(mut entries: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let (length, rest) = entries.split_first_chunk::<4>()?;
-        let (key, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        entries = rest;
-        Some(key)
-    })
 }
 
 /// The rows of one partition, held by its task.
@@ -261,43 +211,11 @@ fn damaged(operator: &str) -> Error {
     Error::new(ErrorKind::Restore, format!("`{operator}` holds a row that does not belong to its key"))
 }
 
-/// Bytes as serde's bytes: as a `Vec<u8>` they would be read and measured one by one.
-mod as_bytes {
-    use std::fmt;
-
-    use serde::de::{Error, Visitor};
-    use serde::{Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(bytes)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        deserializer.deserialize_byte_buf(Bytes)
-    }
-
-    struct Bytes;
-
-    impl Visitor<'_> for Bytes {
-        type Value = Vec<u8>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("bytes")
-        }
-
-        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-            Ok(bytes.to_vec())
-        }
-
-        fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
-            Ok(bytes)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use millpond_state::{OperatorSpec, StateStore, StoreOptions};
+
+    use serde::Serialize;
 
     use super::*;
 

@@ -14,6 +14,7 @@ mod keys;
 mod panes;
 mod records;
 mod relatives;
+mod rows;
 mod run;
 mod stacks;
 

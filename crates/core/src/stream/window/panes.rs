@@ -7,36 +7,15 @@
 use std::sync::Arc;
 
 use millpond_state::{Partition, PartitionGuard, Slot, codec};
-use serde::{Deserialize, Serialize};
 
+use super::rows::List;
+pub(super) use super::rows::Row;
 use crate::error::{Error, ErrorKind, Result};
 use crate::rdd::{CHUNK, RddEnv, Value};
 use crate::stream::state::check_first;
 
 /// Encoded bytes of a chunk, about: far below what a value of the state may have.
 const CHUNK_BYTES: usize = 256 << 10;
-
-/// A value in the state of a window's panes. Its name for serde is one that no type of a program has: what a schema says of a type
-/// goes by names.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename = "millpond window row")]
-pub(super) enum Row<T> {
-    List(List),
-    Pane { chunks: u32, next: Option<u64> },
-    Chunk(Vec<T>),
-}
-
-/// The list of the panes of a partition, by their batch times in milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename = "millpond window list")]
-pub(super) struct List {
-    oldest: Option<u64>,
-    newest: Option<u64>,
-    /// The first pane that no window has held yet.
-    entering: Option<u64>,
-    /// For a window that turns its panes over: the newest that it has.
-    pub(super) turned: u64,
-}
 
 /// A pane that is not empty.
 #[derive(Clone, Copy, Debug)]
