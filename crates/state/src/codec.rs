@@ -120,7 +120,7 @@ fn unfit<T>(what: &str) -> Error {
 /// As [`encode`].
 #[inline]
 pub fn hash_of<K: Serialize + ?Sized>(key: &K) -> Result<u64> {
-    Ok(key_hash(crate::key::Key::encode(key)?.as_bytes()))
+    Ok(key_hash(crate::key::KeyBytes::encode(key)?.as_bytes()))
 }
 
 /// The stable hash of an encoded key: xxh3, 64 bits, seed 0.

@@ -1,6 +1,6 @@
 //! The hash index of a table: open addressing with linear probing over links of eight bytes. Most look-ups touch one cache
 //! line of it, and the line of a key that will be looked up soon can be fetched ahead of the others'
-//! ([`Index::touch`]).
+//! ([`KeyIndex::touch`]).
 
 /// No entry: the place is free.
 const FREE: u32 = u32::MAX;
@@ -8,7 +8,7 @@ const FREE: u32 = u32::MAX;
 /// The smallest number of places.
 const LEAST_PLACES: usize = 16;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Link {
     entry: u32,
     /// The low half of the key's hash (its top bits are the same all over a partition).
@@ -16,17 +16,17 @@ struct Link {
 }
 
 /// Positions of entries by the low half of their keys' hashes. Knows no keys: its caller compares them.
-#[derive(Default)]
-pub(crate) struct Index {
+#[derive(Debug, Default)]
+pub struct KeyIndex {
     /// A power of two of places, at most three quarters of them taken; none at all at first.
     links: Vec<Link>,
     taken: usize,
 }
 
-impl Index {
+impl KeyIndex {
     /// An index with room for so many entries.
     pub(crate) fn with_room_for(entries: usize) -> Self {
-        let mut index = Index::default();
+        let mut index = KeyIndex::default();
         index.grow(entries);
         index
     }
@@ -34,7 +34,7 @@ impl Index {
     /// Reads the place where a search for `tag` begins, so that the search finds it in cache. Independent reads of many
     /// tags overlap, where searches one after the other wait for each.
     #[inline]
-    pub(crate) fn touch(&self, tag: u32) -> u32 {
+    pub fn touch(&self, tag: u32) -> u32 {
         self.links.get(self.home(tag)).map_or(0, |link| link.tag)
     }
 
@@ -45,7 +45,7 @@ impl Index {
 
     /// The entry of this tag that `is_it` accepts.
     #[inline]
-    pub(crate) fn find(&self, tag: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub fn find(&self, tag: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut place = self.home(tag);
         loop {
             // Ends at a free place, of which there are always some; with no places at all, at once.
@@ -61,7 +61,7 @@ impl Index {
     }
 
     /// Adds an entry that is not there yet.
-    pub(crate) fn insert(&mut self, tag: u32, entry: u32) {
+    pub fn insert(&mut self, tag: u32, entry: u32) {
         debug_assert_ne!(entry, FREE);
         self.grow(self.taken + 1);
         self.taken += 1;
@@ -144,7 +144,7 @@ mod tests {
             state
         };
         for round in 0..200 {
-            let mut index = Index::default();
+            let mut index = KeyIndex::default();
             let mut model: BTreeMap<u32, u32> = BTreeMap::new();
             for step in 0..400_u32 {
                 if random() % 3 == 0 && !model.is_empty() {
@@ -182,11 +182,11 @@ mod tests {
 
     #[test]
     fn an_empty_index_finds_nothing_and_takes_no_memory() {
-        let mut index = Index::default();
+        let mut index = KeyIndex::default();
         assert_eq!(index.bytes(), 0);
         assert_eq!(index.touch(7), 0);
         assert_eq!(index.find(7, |_| true), None);
         index.remove(7, 0);
-        assert!(Index::with_room_for(100).bytes() >= 100 * 8);
+        assert!(KeyIndex::with_room_for(100).bytes() >= 100 * 8);
     }
 }

@@ -11,9 +11,14 @@ const INLINE_BYTES: usize = 22;
 /// What an allocator adds to an allocation, about.
 pub(crate) const ALLOCATION_BYTES: usize = 16;
 
-/// Two keys are equal if and only if their bytes are.
+/// A key as state knows it: its encoding by [`codec::encode`]. Two keys are equal if and only if their bytes are.
+///
+/// Takes 24 bytes, and memory of its own only above 22 bytes of encoding.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Key {
+pub struct KeyBytes(Place);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Place {
     /// Zeros fill the rest.
     Inline {
         length: u8,
@@ -22,25 +27,36 @@ pub(crate) enum Key {
     Heap(Box<[u8]>),
 }
 
-impl Key {
+impl Default for KeyBytes {
+    /// The encoding of nothing: no bytes.
+    fn default() -> Self {
+        KeyBytes(Place::Inline { length: 0, bytes: [0; INLINE_BYTES] })
+    }
+}
+
+impl KeyBytes {
+    /// A key that is encoded already.
     #[inline]
-    pub(crate) fn new(key: &[u8]) -> Self {
+    pub fn new(key: &[u8]) -> Self {
         if key.len() <= INLINE_BYTES {
             let mut bytes = [0; INLINE_BYTES];
             bytes[..key.len()].copy_from_slice(key);
-            Key::Inline { length: key.len() as u8, bytes }
+            KeyBytes(Place::Inline { length: key.len() as u8, bytes })
         } else {
-            Key::Heap(key.into())
+            KeyBytes(Place::Heap(key.into()))
         }
     }
 
     /// The encoding of `key`, made in place where it fits.
+    ///
+    /// # Errors
+    /// As [`codec::encode`].
     #[inline]
-    pub(crate) fn encode<K: Serialize + ?Sized>(key: &K) -> Result<Self> {
+    pub fn encode<K: Serialize + ?Sized>(key: &K) -> Result<Self> {
         let mut bytes = [0; INLINE_BYTES];
         match codec::encode_into(key, &mut bytes) {
-            Some(length) => Ok(Key::Inline { length: length as u8, bytes }),
-            None => Key::encode_long(key),
+            Some(length) => Ok(KeyBytes(Place::Inline { length: length as u8, bytes })),
+            None => KeyBytes::encode_long(key),
         }
     }
 
@@ -48,22 +64,41 @@ impl Key {
     fn encode_long<K: Serialize + ?Sized>(key: &K) -> Result<Self> {
         let mut bytes = Vec::with_capacity(64);
         codec::encode(key, &mut bytes)?;
-        Ok(Key::new(&bytes))
+        Ok(KeyBytes::new(&bytes))
     }
 
+    /// Makes it the encoding of `key`, in place: where keys are gathered, a key that was made elsewhere and moved costs more than its
+    /// encoding.
+    ///
+    /// # Errors
+    /// As [`codec::encode`].
     #[inline]
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        match self {
-            Key::Inline { length, bytes } => &bytes[..usize::from(*length)],
-            Key::Heap(bytes) => bytes,
+    pub fn set<K: Serialize + ?Sized>(&mut self, key: &K) -> Result<()> {
+        if let Place::Inline { length, bytes } = &mut self.0 {
+            *bytes = [0; INLINE_BYTES];
+            if let Some(used) = codec::encode_into(key, bytes) {
+                *length = used as u8;
+                return Ok(());
+            }
+        }
+        *self = KeyBytes::encode(key)?;
+        Ok(())
+    }
+
+    /// The encoding.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Place::Inline { length, bytes } => &bytes[..usize::from(*length)],
+            Place::Heap(bytes) => bytes,
         }
     }
 
     /// Bytes on the heap, the allocator's own included.
     pub(crate) fn heap_bytes(&self) -> usize {
-        match self {
-            Key::Inline { .. } => 0,
-            Key::Heap(bytes) => bytes.len() + ALLOCATION_BYTES,
+        match &self.0 {
+            Place::Inline { .. } => 0,
+            Place::Heap(bytes) => bytes.len() + ALLOCATION_BYTES,
         }
     }
 }
@@ -76,11 +111,11 @@ mod tests {
     fn keys_of_all_lengths_come_back() {
         let long: Vec<u8> = (0..=255).collect();
         for length in 0..long.len() {
-            let key = Key::new(&long[..length]);
+            let key = KeyBytes::new(&long[..length]);
             assert_eq!(key.as_bytes(), &long[..length]);
             assert_eq!(key.heap_bytes() == 0, length <= INLINE_BYTES);
         }
-        assert_eq!(size_of::<Key>(), 24);
+        assert_eq!(size_of::<KeyBytes>(), 24);
     }
 
     #[test]
@@ -89,10 +124,15 @@ mod tests {
             let text = "x".repeat(length);
             let mut encoded = Vec::new();
             codec::encode(&text, &mut encoded).unwrap();
-            assert!(Key::encode(&text).unwrap() == Key::new(&encoded), "{length}");
-            // What a failed try has left in the buffer must not count.
-            assert_eq!(Key::encode(&text).unwrap().as_bytes(), encoded);
+            assert!(KeyBytes::encode(&text).unwrap() == KeyBytes::new(&encoded), "{length}");
+            // What was there before must not count, nor what a failed try has left in the buffer.
+            for before in ["", "a longer text", "a text that is too long to be kept in its place"] {
+                let mut key = KeyBytes::encode(before).unwrap();
+                key.set(&text).unwrap();
+                assert!(key == KeyBytes::new(&encoded), "{length} after {before:?}");
+            }
+            assert_eq!(KeyBytes::encode(&text).unwrap().as_bytes(), encoded);
         }
-        assert!(Key::new(b"a") != Key::new(b"a\0"));
+        assert!(KeyBytes::new(b"a") != KeyBytes::new(b"a\0"));
     }
 }

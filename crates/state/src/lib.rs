@@ -87,6 +87,8 @@ mod visit;
 pub use checkpoint::SnapshotInfo;
 pub use error::{Error, ErrorKind, Result};
 pub use freeze::Frozen;
+pub use index::KeyIndex;
+pub use key::KeyBytes;
 pub use operator::{Operator, OperatorSpec, PartitionGuard};
 pub use options::StoreOptions;
 pub use partition::{KeyBlock, Partition, Slot};

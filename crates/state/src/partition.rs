@@ -9,7 +9,7 @@
 use crate::StateValue;
 use crate::codec;
 use crate::error::{Error, Result};
-use crate::key::Key;
+use crate::key::KeyBytes;
 use crate::memory::heap_estimate;
 use crate::rows::{Rows, split_stored};
 use crate::shared::OperatorShared;
@@ -34,7 +34,7 @@ impl Slot {
 /// Keys to be looked up together, by [`Partition::slots`].
 #[derive(Default)]
 pub struct KeyBlock {
-    keys: Vec<(u64, Key)>,
+    keys: Vec<(u64, KeyBytes)>,
     found: Vec<Option<u32>>,
 }
 
@@ -48,14 +48,14 @@ impl KeyBlock {
     /// As [`codec::encode`].
     #[inline]
     pub fn push<K: serde::Serialize + ?Sized>(&mut self, hash: u64, key: &K) -> Result<()> {
-        self.keys.push((hash, Key::encode(key)?));
+        self.keys.push((hash, KeyBytes::encode(key)?));
         Ok(())
     }
 
     /// Adds a key that is encoded already; `hash` is [`codec::key_hash`] of it.
     #[inline]
     pub fn push_encoded(&mut self, hash: u64, key: &[u8]) {
-        self.keys.push((hash, Key::new(key)));
+        self.keys.push((hash, KeyBytes::new(key)));
     }
 
     /// Keys in it.
@@ -150,7 +150,7 @@ impl<V: StateValue> Partition<V> {
                 self.table.entries[slot as usize].flags |= REFERENCED;
                 Slot(slot)
             }
-            None => self.make_slot(hash, Key::new(key)),
+            None => self.make_slot(hash, KeyBytes::new(key)),
         }
     }
 
@@ -172,7 +172,7 @@ impl<V: StateValue> Partition<V> {
     }
 
     #[cold]
-    fn make_slot(&mut self, hash: u64, key: Key) -> Slot {
+    fn make_slot(&mut self, hash: u64, key: KeyBytes) -> Slot {
         self.open_task();
         let shard = codec::shard_of(hash, self.operator.shared.options.shards);
         let unknown = if self.complete { 0 } else { UNLOADED };

@@ -2,8 +2,8 @@
 //! nothing of the database; what the flags mean is kept in order by `partition`.
 
 use crate::codec;
-use crate::index::Index;
-use crate::key::Key;
+use crate::index::KeyIndex;
+use crate::key::KeyBytes;
 
 /// The place holds an entry.
 pub(crate) const OCCUPIED: u8 = 1;
@@ -20,7 +20,7 @@ pub(crate) const REFERENCED: u8 = 32;
 
 /// A key and its decoded value: 48 bytes where the value is a `u64`.
 pub(crate) struct Entry<V> {
-    pub(crate) key: Key,
+    pub(crate) key: KeyBytes,
     pub(crate) value: Option<V>,
     /// Estimate of what the value keeps on the heap.
     pub(crate) heap_bytes: u32,
@@ -30,7 +30,7 @@ pub(crate) struct Entry<V> {
 
 pub(crate) struct Table<V> {
     pub(crate) entries: Vec<Entry<V>>,
-    index: Index,
+    index: KeyIndex,
     free: Vec<u32>,
     key_heap_bytes: usize,
     /// Sum of the entries' `heap_bytes`; kept by whoever changes them.
@@ -39,7 +39,13 @@ pub(crate) struct Table<V> {
 
 impl<V> Table<V> {
     pub(crate) fn new() -> Self {
-        Table { entries: Vec::new(), index: Index::default(), free: Vec::new(), key_heap_bytes: 0, value_heap_bytes: 0 }
+        Table {
+            entries: Vec::new(),
+            index: KeyIndex::default(),
+            free: Vec::new(),
+            key_heap_bytes: 0,
+            value_heap_bytes: 0,
+        }
     }
 
     #[inline]
@@ -49,7 +55,7 @@ impl<V> Table<V> {
 
     /// As `find`, for many keys at once: gives `found` their entries, in order. All reads of the index come
     /// first, then all of the entries, so that they overlap instead of waiting for each other.
-    pub(crate) fn find_all(&self, keys: &[(u64, Key)], found: &mut Vec<Option<u32>>) {
+    pub(crate) fn find_all(&self, keys: &[(u64, KeyBytes)], found: &mut Vec<Option<u32>>) {
         let mut touched = 0;
         for (hash, _) in keys {
             touched ^= self.index.touch(*hash as u32);
@@ -74,7 +80,7 @@ impl<V> Table<V> {
     ///
     /// # Panics
     /// With 2^32 - 1 keys in one partition, which takes 200 GB.
-    pub(crate) fn insert(&mut self, hash: u64, key: Key, shard: u16, flags: u8) -> u32 {
+    pub(crate) fn insert(&mut self, hash: u64, key: KeyBytes, shard: u16, flags: u8) -> u32 {
         let entry = Entry { key, value: None, heap_bytes: 0, shard, flags: flags | OCCUPIED };
         self.key_heap_bytes += entry.key.heap_bytes();
         let position = match self.free.pop() {
@@ -103,7 +109,7 @@ impl<V> Table<V> {
         let tag = codec::key_hash(entry.key.as_bytes()) as u32;
         self.key_heap_bytes -= entry.key.heap_bytes();
         self.value_heap_bytes -= entry.heap_bytes as usize;
-        *entry = Entry { key: Key::new(&[]), value: None, heap_bytes: 0, shard: 0, flags: 0 };
+        *entry = Entry { key: KeyBytes::new(&[]), value: None, heap_bytes: 0, shard: 0, flags: 0 };
         self.index.remove(tag, position);
         self.free.push(position);
     }
@@ -126,8 +132,8 @@ impl<V> Table<V> {
         self.entries.shrink_to(kept + kept / 16);
         self.free = Vec::new();
         // The old one goes before the new one is made.
-        self.index = Index::default();
-        self.index = Index::with_room_for(kept);
+        self.index = KeyIndex::default();
+        self.index = KeyIndex::with_room_for(kept);
         self.key_heap_bytes = 0;
         self.value_heap_bytes = 0;
         for (position, entry) in self.entries.iter().enumerate() {
@@ -168,7 +174,7 @@ mod tests {
             let key = key(n);
             let hash = codec::key_hash(&key);
             assert_eq!(table.find(hash, &key), None);
-            let position = table.insert(hash, Key::new(&key), 3, 0);
+            let position = table.insert(hash, KeyBytes::new(&key), 3, 0);
             table.entries[position as usize].value = Some(n);
         }
         for n in (0..10_000).step_by(3) {
@@ -189,12 +195,12 @@ mod tests {
     #[test]
     fn two_keys_of_one_hash_stay_apart() {
         let mut table: Table<u32> = Table::new();
-        let one = table.insert(7, Key::new(b"one"), 0, 0);
-        let two = table.insert(7, Key::new(b"two"), 0, 0);
+        let one = table.insert(7, KeyBytes::new(b"one"), 0, 0);
+        let two = table.insert(7, KeyBytes::new(b"two"), 0, 0);
         assert_eq!(table.find(7, b"one"), Some(one));
         assert_eq!(table.find(7, b"two"), Some(two));
         assert_eq!(table.find(7, b"three"), None);
-        let keys = [b"two".as_slice(), b"three", b"one"].map(|key| (7, Key::new(key)));
+        let keys = [b"two".as_slice(), b"three", b"one"].map(|key| (7, KeyBytes::new(key)));
         let mut found = vec![Some(9)];
         table.find_all(&keys, &mut found);
         assert_eq!(found, [Some(two), None, Some(one)]);

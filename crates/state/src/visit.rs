@@ -8,7 +8,7 @@
 use crate::StateValue;
 use crate::codec;
 use crate::error::{Error, Result};
-use crate::key::Key;
+use crate::key::KeyBytes;
 use crate::memory::heap_estimate;
 use crate::partition::{Partition, Slot, decode_stored};
 use crate::rows::{SHARD_BYTES, encode_stored, split_stored};
@@ -200,7 +200,7 @@ impl<V: StateValue> Partition<V> {
             }
             if has_room {
                 let shard = codec::shard_of(hash, shared.options.shards);
-                let slot = self.table.insert(hash, Key::new(key), shard, STORED | REFERENCED);
+                let slot = self.table.insert(hash, KeyBytes::new(key), shard, STORED | REFERENCED);
                 let entry = &mut self.table.entries[slot as usize];
                 if !operator.flat {
                     entry.heap_bytes = heap_estimate(&value).min(u32::MAX as usize) as u32;

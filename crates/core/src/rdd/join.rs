@@ -5,8 +5,6 @@
 use std::borrow::Borrow;
 use std::sync::Arc;
 
-use millpond_state::codec;
-
 use super::combine::CombineTable;
 use super::{Compute, Key, KeyedExchange, Out, Rdd, in_chunks, shuffle};
 use crate::error::Result;
@@ -35,25 +33,16 @@ impl<K: Key, V: Send + 'static, W: Send + 'static> Compute<(K, Both<V, W>)> for 
         let (left, right) = (self.left.take(partition, task)?, self.right.take(partition, task)?);
         task.enter(&self.label);
         let mut table: CombineTable<K, Both<V, W>> = CombineTable::new();
-        let mut encoded = Vec::with_capacity(64);
-        for record in left.into_iter().flatten() {
-            encoded.clear();
-            codec::encode(&record.key, &mut encoded)?;
-            table.fold(record.hash, &encoded, record.key, |both| {
-                let mut both = both.unwrap_or_default();
-                both.0.push(record.value);
-                both
-            });
-        }
-        for record in right.into_iter().flatten() {
-            encoded.clear();
-            codec::encode(&record.key, &mut encoded)?;
-            table.fold(record.hash, &encoded, record.key, |both| {
-                let mut both = both.unwrap_or_default();
-                both.1.push(record.value);
-                both
-            });
-        }
+        let left = left.into_iter().flatten().map(|record| (record.key, record.value));
+        table.fold_all(left, &|value| (vec![value], Vec::new()), &|mut both: Both<V, W>, value| {
+            both.0.push(value);
+            both
+        })?;
+        let right = right.into_iter().flatten().map(|record| (record.key, record.value));
+        table.fold_all(right, &|value| (Vec::new(), vec![value]), &|mut both: Both<V, W>, value| {
+            both.1.push(value);
+            both
+        })?;
         in_chunks(table.into_records(), out)
     }
 

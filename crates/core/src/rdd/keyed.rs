@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::bucket::Bucket;
-use super::combine::CombineTable;
+use super::combine::{Block, CombineTable};
 use super::{Compute, Exchange, Out, Rdd, in_chunks};
 use crate::error::{Error, Result};
 use crate::exec::{Stage, Task};
@@ -72,13 +72,6 @@ fn check_key<K: Key>(key: &K, checked: &mut bool) -> Result<()> {
     Ok(())
 }
 
-/// Encodes a key into `encoded`; the first one of a task is checked.
-fn encode_key<K: Key>(key: &K, encoded: &mut Vec<u8>, checked: &mut bool) -> Result<()> {
-    check_key(key, checked)?;
-    encoded.clear();
-    codec::encode(key, encoded).map_err(bad_key)
-}
-
 #[cold]
 fn bad_key(error: millpond_state::Error) -> Error {
     Error::from(error).context("a key")
@@ -107,21 +100,18 @@ impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
         let partition_of = partition_of_shards(shards, partitions);
         let exchange = Exchange::new(self, partitions, move |parent: &Rdd<(K, V)>, m, task| {
             let mut tables: Vec<CombineTable<K, C>> = (0..partitions).map(|_| CombineTable::new()).collect();
-            let mut encoded = Vec::with_capacity(64);
-            let mut checked = false;
+            let (mut block, mut checked) = (Block::new(), false);
             parent.op.compute(m, task, &mut |chunk| {
                 task.enter(&inner);
-                for (key, value) in chunk {
-                    encode_key(&key, &mut encoded, &mut checked)?;
-                    let hash = codec::key_hash(&encoded);
-                    let table = &mut tables[usize::from(partition_of[usize::from(codec::shard_of(hash, shards))])];
-                    table.fold(hash, &encoded, key, |combined| match combined {
-                        Some(combined) => add(combined, value),
-                        None => create(value),
-                    });
+                for record in chunk {
+                    check_key(&record.0, &mut checked)?;
+                    let partition = |hash| partition_of[usize::from(codec::shard_of(hash, shards))];
+                    block.add(record, partition).map_err(bad_key)?;
+                    block.fold_if_full(&mut tables, &create, &add);
                 }
                 Ok(())
             })?;
+            block.fold(&mut tables, &create, &add);
             Ok(tables)
         });
         Rdd::new(env, Combined { exchange, label: label.clone(), merge })

@@ -34,7 +34,7 @@ pub use keyed::{Key, Value};
 pub use persist::StorageLevel;
 
 pub(crate) use bucket::Bucket;
-pub(crate) use combine::CombineTable;
+pub(crate) use combine::{CombineTable, encoded};
 pub(crate) use exchange::Exchange;
 pub(crate) use keyed::{Keyed, KeyedExchange, shuffle};
 pub(crate) use persist::Persisted;

@@ -5,7 +5,7 @@ use millpond_state::{KeyBlock, Partition, Slot, codec};
 use super::panes::{Pane, Panes};
 use crate::error::Result;
 use crate::exec::Task;
-use crate::rdd::{CHUNK, CombineTable, Key, Out, Value};
+use crate::rdd::{CHUNK, CombineTable, Key, Out, Value, encoded};
 
 /// Looks the keys of `records` up; their slots are appended in order. What is not in memory is a miss, to be loaded.
 pub(super) fn look_up<R, K: Key, S: Value>(
@@ -44,17 +44,21 @@ pub(super) fn fold_panes<T: Value, K: Key + Clone, C>(
         })?;
         return Ok(folded);
     }
-    let (mut table, mut encoded) = (CombineTable::new(), Vec::new());
+    let mut table = CombineTable::new();
     for pane in of {
         panes.read(pane, |records| {
             for record in records {
                 let (key, value) = split(record);
-                encoded.clear();
-                codec::encode(key, &mut encoded)?;
-                table.fold(codec::key_hash(&encoded), &encoded, key.clone(), |old| match old {
-                    Some(old) => fold(old, value),
-                    None => value,
-                });
+                let (hash, bytes) = encoded(key)?;
+                table.fold(
+                    hash,
+                    bytes,
+                    || key.clone(),
+                    |old| match old {
+                        Some(old) => fold(old, value),
+                        None => value,
+                    },
+                );
             }
             Ok(())
         })?;

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use millpond_state::codec;
-
 use super::panes::Panes;
 use super::run::{self, Slide, Times};
 use crate::error::Result;
 use crate::exec::{Effect, Task};
-use crate::rdd::{CombineTable, Key, Out, Value, in_chunks};
+use crate::rdd::{CombineTable, Key, Out, Value, encoded, in_chunks};
 use crate::stream::DStream;
 
 impl<'g, T: Send + 'static> DStream<'g, T> {
@@ -124,17 +122,21 @@ impl<K: Key + Clone, V: Value> Slide<(K, Vec<V>)> for Groups {
     ) -> Result<Option<Box<dyn Effect>>> {
         let leaving = panes.until(times.start_ms)?;
         panes.delete(&leaving)?;
-        let (mut table, mut encoded) = (CombineTable::new(), Vec::new());
+        let mut table = CombineTable::new();
         for pane in panes.until(times.end_ms)? {
             panes.read(&pane, |groups| {
                 for (key, values) in groups {
-                    encoded.clear();
-                    codec::encode(key, &mut encoded)?;
-                    table.fold(codec::key_hash(&encoded), &encoded, key.clone(), |group: Option<Vec<V>>| {
-                        let mut group = group.unwrap_or_default();
-                        group.extend_from_slice(values);
-                        group
-                    });
+                    let (hash, bytes) = encoded(key)?;
+                    table.fold(
+                        hash,
+                        bytes,
+                        || key.clone(),
+                        |group: Option<Vec<V>>| {
+                            let mut group = group.unwrap_or_default();
+                            group.extend_from_slice(values);
+                            group
+                        },
+                    );
                 }
                 Ok(())
             })?;

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use millpond_state::{Partition, codec};
+use millpond_state::Partition;
 use serde::{Deserialize, Serialize};
 
 use super::keys::{Stays, fold_panes, look_up, put_out};
@@ -16,7 +16,7 @@ use super::panes::Panes;
 use super::run::{Slide, StagedKeys, Times};
 use crate::error::Result;
 use crate::exec::{Effect, Task};
-use crate::rdd::{CombineTable, Key, Out, Value};
+use crate::rdd::{CombineTable, Key, Out, Value, encoded};
 use crate::stream::state::Stateful;
 
 /// The state of a key.
@@ -121,22 +121,26 @@ impl<V: Value, F: Fn(V, V) -> V> WithoutInverse<V, F> {
     /// Turns over all panes up to a time, none of which was turned before; the new fronts.
     fn turn<K: Key + Clone>(&self, panes: &mut Panes<(K, Option<V>)>, until: u64) -> Result<Vec<(K, V)>> {
         panes.take_entering(until)?;
-        let (mut table, mut encoded) = (CombineTable::new(), Vec::new());
+        let mut table = CombineTable::new();
         for pane in panes.until(until)?.iter().rev() {
             let mut turned = Vec::new();
             panes.read(pane, |records| {
                 turned.reserve(records.len());
                 for (key, value) in records {
                     let Some(value) = value.clone() else { continue };
-                    encoded.clear();
-                    codec::encode(key, &mut encoded)?;
-                    table.fold(codec::key_hash(&encoded), &encoded, key.clone(), |front: Option<V>| {
-                        turned.push((key.clone(), front.clone()));
-                        match front {
-                            Some(front) => (self.reduce)(value, front),
-                            None => value,
-                        }
-                    });
+                    let (hash, bytes) = encoded(key)?;
+                    table.fold(
+                        hash,
+                        bytes,
+                        || key.clone(),
+                        |front: Option<V>| {
+                            turned.push((key.clone(), front.clone()));
+                            match front {
+                                Some(front) => (self.reduce)(value, front),
+                                None => value,
+                            }
+                        },
+                    );
                 }
                 Ok(())
             })?;
