@@ -32,10 +32,12 @@ examples: setup-build ## the example programs, into target/release/examples
 bench: setup-test ## a benchmark; ARGS="keyed-count --against previous.json"
 	cargo run --release -p millpond-benches -- $(ARGS)
 
-# The dev profile: it is there when the tests have run.
-chaos: setup-test ## random kills; KILLS=100, SECONDS=600, SEED=1
-	cargo run -p millpond-fault-injection --all-features -- \
-		$(if $(KILLS),--kills $(KILLS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+# The dev profile and the features of the workspace: it is there when the tests have run.
+chaos: setup-test ## faults at random; KILLS=100, MINUTES=10, SEED=1, FAULT=list, VICTIM=list, ARGS="--soak-minutes 30"
+	cargo build --workspace --all-features --bin millpond-fault-injection
+	"$${CARGO_TARGET_DIR:-target}/debug/millpond-fault-injection" \
+		$(if $(KILLS),--kills $(KILLS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(FAULT),--fault $(FAULT)) $(if $(VICTIM),--victim $(VICTIM)) $(ARGS)
 
 simulate: setup-build ## simulated lives with faults from seeds; SECONDS=600, SEED=1
 	cargo run -p millpond-fault-injection --all-features --bin simulate -- \

@@ -10,6 +10,7 @@ use millpond_testkit::chaos::demand;
 use millpond_testkit::oracle::{counts_follow_input, running_counts};
 use tempfile::TempDir;
 
+use crate::line_server::LineServer;
 use crate::victim::{Pipeline, Setup};
 use crate::{Finding, Result, Words, World, stored_counts};
 
@@ -25,10 +26,13 @@ pub struct Files {
     fed: Vec<String>,
     files: u32,
     outputs: Vec<CountReader>,
+    /// Of [`Pipeline::Receivers`]: what it receives from, and what it pushes from.
+    servers: Vec<LineServer>,
+    judged: u64,
 }
 
 impl Files {
-    /// An empty world for [`Pipeline::Files`], [`Pipeline::Spool`] or [`Pipeline::TwoFileSinks`].
+    /// An empty world for a pipeline that needs no broker.
     pub fn new(pipeline: Pipeline, seed: u64) -> Result<Self> {
         let place = tempfile::tempdir()?;
         fs::create_dir(place.path().join("in"))?;
@@ -38,7 +42,12 @@ impl Files {
             outputs.push(CountReader::of(&place.path().join("second")));
         }
         let directory = place.path().join("pond");
-        Ok(Files { place, pipeline, directory, words: Words::new(seed), fed: Vec::new(), files: 0, outputs })
+        let servers = match pipeline {
+            Pipeline::Receivers => vec![LineServer::start()?, LineServer::start()?],
+            _ => Vec::new(),
+        };
+        let (words, fed) = (Words::new(seed), Vec::new());
+        Ok(Files { place, pipeline, directory, words, fed, files: 0, outputs, servers, judged: 0 })
     }
 
     /// The application's directory is here, in place of `pond`. The one above it is made.
@@ -51,7 +60,11 @@ impl Files {
     /// How a victim is told to run here.
     pub fn setup(&self) -> Setup {
         let at = |name: &str| self.place.path().join(name).display().to_string();
-        let input = if self.pipeline == Pipeline::Spool { at("spool") } else { at("in") };
+        let input = match self.pipeline {
+            Pipeline::Spool => at("spool"),
+            Pipeline::Receivers => self.servers.iter().map(LineServer::address).collect::<Vec<_>>().join(" "),
+            _ => at("in"),
+        };
         let setup = Setup::new(self.pipeline, "words", &self.directory);
         Setup { input, output: at("out"), second_output: at("second"), ..setup }
     }
@@ -69,7 +82,11 @@ impl Files {
     /// Gives these lines.
     pub fn feed_lines(&mut self, lines: Vec<String>) -> Result<()> {
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        if self.pipeline == Pipeline::Spool {
+        if let [first, second] = &self.servers[..] {
+            let (received, pushed) = lines.split_at(lines.len() / 2);
+            first.give(received.iter().cloned());
+            second.give(pushed.iter().cloned());
+        } else if self.pipeline == Pipeline::Spool {
             OpenOptions::new().append(true).open(self.place.path().join("spool"))?.write_all(text.as_bytes())?;
         } else {
             self.files += 1;
@@ -108,15 +125,25 @@ impl World for Files {
     }
 
     fn judge(&mut self) -> Result<()> {
+        let mut judged = 0;
         for output in &self.outputs {
             let seen = output.from_the_beginning()?;
             if seen != output.seen() {
                 return Err(Finding::new("read once more from the beginning the output is not what was seen live"));
             }
             demand(&running_counts(self.keys(), &seen))?;
-            demand(&counts_follow_input(self.keys(), &seen))?;
+            // What comes on two ways has no order.
+            if self.servers.is_empty() {
+                demand(&counts_follow_input(self.keys(), &seen))?;
+            }
+            judged += seen.len() as u64;
         }
+        self.judged = judged;
         state_is_fold(&self.directory, self.keys())
+    }
+
+    fn judged(&self) -> u64 {
+        self.judged
     }
 }
 

@@ -32,6 +32,7 @@ pub struct Kafka<'b> {
     fed: Vec<String>,
     live: Option<LiveReader>,
     second: Option<CountReader>,
+    judged: u64,
 }
 
 impl<'b> Kafka<'b> {
@@ -47,7 +48,7 @@ impl<'b> Kafka<'b> {
             input,
             output: output.clone(),
             second_output: second.display().to_string(),
-            brokers: broker.bootstrap_servers().to_owned(),
+            brokers: broker.proxied_servers(),
             batch_ms: 50,
             ..Setup::new(pipeline, unique_name("application"), place.path().join("pond"))
         };
@@ -61,6 +62,7 @@ impl<'b> Kafka<'b> {
             fed: Vec::new(),
             live: Some(LiveReader::start(broker.bootstrap_servers(), &output)?),
             second: (pipeline == Pipeline::KafkaAndFiles).then(|| CountReader::of(&second)),
+            judged: 0,
         })
     }
 
@@ -175,7 +177,12 @@ impl World for Kafka<'_> {
         if let Some(second) = &self.second {
             demand(&running_counts(self.keys(), &second.from_the_beginning()?)).map_err(|found| found.at("files"))?;
         }
+        self.judged = reading.from_beginning.len() as u64;
         Ok(())
+    }
+
+    fn judged(&self) -> u64 {
+        self.judged
     }
 }
 

@@ -2,19 +2,25 @@
 //!
 //! The machinery is that of users: [`millpond_testkit::chaos`]. Here is what it is used on: a process is this very program, started
 //! again as a [`victim`], which runs one of the pipelines; a [`World`] stands around it, gives input, and knows what readers must see
-//! ([`files`], [`kafka`]). [`points`] lists the failpoints. [`disk`] makes the disk
+//! ([`files`], [`kafka`], [`echoed`]); an [`Arena`] has both. [`points`] lists the failpoints. [`disk`] makes the disk
 //! and the clock of the processes fail.
 
+pub mod arena;
 pub mod disk;
+pub mod echoed;
+pub mod faults;
 pub mod files;
 pub mod kafka;
+pub mod line_server;
 mod lineage;
 pub mod points;
+pub mod recipe;
 pub mod simulation;
 mod state;
 pub mod victim;
 mod words;
 
+pub use arena::Arena;
 pub use lineage::{Lineage, SetupMut};
 pub use millpond_testkit::chaos::{Dice, Ended, Finding, Process, Result, World, kill_at, kill_at_random, sweep};
 pub use state::stored_counts;

@@ -27,6 +27,11 @@ impl Lineage {
         self
     }
 
+    /// Without what they are told.
+    pub fn into_inner(self) -> chaos::Lineage {
+        self.inner
+    }
+
     /// What the processes are told.
     pub fn setup(&self) -> &Setup {
         &self.setup

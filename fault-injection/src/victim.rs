@@ -1,6 +1,7 @@
 //! The program that is killed: one of a few pipelines, told by its environment which.
 
 mod pipelines;
+mod receivers;
 mod spool;
 
 use std::path::PathBuf;
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use millpond::StreamingContext;
 use serde::{Deserialize, Serialize};
+
+use crate::recipe::Recipe;
 
 /// The variable that makes a victim of a program: a [`Setup`] as JSON.
 pub const VICTIM: &str = "MILLPOND_VICTIM";
@@ -49,6 +52,14 @@ pub struct Setup {
     pub poison: Poison,
     /// In place of all this, make a savepoint of the application, there.
     pub savepoint_to: Option<PathBuf>,
+    /// What [`Pipeline::KafkaWindow`] and [`Pipeline::KafkaRandom`] do.
+    pub recipe: Recipe,
+    /// After which the broker ends a transaction that nobody ends; `None` for the default of a minute.
+    pub transaction_timeout_ms: Option<u64>,
+    /// Bytes of decoded state kept in memory; `None` for the default.
+    pub memory_limit_bytes: Option<u64>,
+    /// Bytes of received records that wait for a batch; `None` for the default.
+    pub waiting_limit_bytes: Option<u64>,
 }
 
 /// What a program does with a word that it cannot bear.
@@ -83,6 +94,12 @@ pub enum Pipeline {
     KafkaContent,
     /// Word count from Kafka to Kafka and to files.
     KafkaAndFiles,
+    /// A sum over a window with an inverse function, from Kafka to Kafka, each line with its batch beside it.
+    KafkaWindow,
+    /// A pipeline made of a seed, from Kafka to Kafka, each line with its batch beside it.
+    KafkaRandom,
+    /// Word count of what a reliable receiver gets over TCP and of what is pushed into a channel, to files.
+    Receivers,
 }
 
 impl Setup {
@@ -106,7 +123,16 @@ impl Setup {
             partitions: 2,
             poison: Poison::None,
             savepoint_to: None,
+            recipe: Recipe::window(),
+            transaction_timeout_ms: None,
+            memory_limit_bytes: None,
+            waiting_limit_bytes: None,
         }
+    }
+
+    /// Where the lines for the channel come from: the input of the pipeline with two is both addresses.
+    pub(crate) fn second_input(&self) -> &str {
+        self.input.split_once(' ').map_or("", |(_, second)| second)
     }
 
     /// As a victim's environment has it.
@@ -138,14 +164,25 @@ fn run(setup: &Setup) -> millpond::Result<()> {
     if let Some(target) = &setup.savepoint_to {
         return millpond::inspect::savepoint(&setup.directory, target).map(|_| ());
     }
-    StreamingContext::builder(&setup.application)
+    let mut builder = StreamingContext::builder(&setup.application)
         .directory(&setup.directory)
         .batch_interval(Duration::from_millis(setup.batch_ms))
         .checkpoint_interval(Duration::from_millis(setup.batch_ms * setup.checkpoint_every))
         .threads(setup.threads)
         .partitions(setup.partitions)
         .retained_checkpoints(2)
-        .log_segment_bytes(64 << 10)
-        .open(|graph| pipelines::describe(setup, graph))?
-        .run_until_signal_with(|_| eprintln!("ready"))
+        .log_segment_bytes(64 << 10);
+    if let Some(bytes) = setup.memory_limit_bytes {
+        builder = builder.memory_limit_bytes(bytes);
+    }
+    if let Some(bytes) = setup.waiting_limit_bytes {
+        builder = builder.waiting_limit_bytes(bytes);
+    }
+    let (context, pusher) = builder.open_with(|graph| pipelines::describe(setup, graph))?;
+    context.run_until_signal_with(|_| {
+        eprintln!("ready");
+        if let Some(pusher) = pusher {
+            receivers::push(setup.second_input().to_owned(), pusher);
+        }
+    })
 }

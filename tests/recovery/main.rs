@@ -2,6 +2,7 @@
 
 mod bad_brokers;
 mod bad_input;
+mod chaos;
 mod controls;
 mod disk_power;
 mod files;

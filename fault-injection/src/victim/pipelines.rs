@@ -6,12 +6,15 @@ use std::time::Duration;
 use millpond::kafka::{OwnedRecord, StartingOffsets};
 use millpond::prelude::*;
 use millpond::sink::Records;
-use millpond::source::ReceiverSource;
+use millpond::source::{Pusher, ReceiverSource};
 
+use super::receivers::Tcp;
 use super::spool::Spool;
 use super::{Pipeline, Poison, Setup};
+use crate::recipe;
 
-pub(super) fn describe(setup: &Setup, graph: &Graph<'_>) -> millpond::Result<()> {
+/// Describes the pipeline; gives the channel that is to be pushed into, if it has one.
+pub(super) fn describe(setup: &Setup, graph: &Graph<'_>) -> millpond::Result<Option<Pusher<String>>> {
     match setup.pipeline {
         Pipeline::Files => {
             count(setup, files(setup, graph)).sink_records("out", FileSink::text(&setup.output), encode_count);
@@ -50,8 +53,20 @@ pub(super) fn describe(setup: &Setup, graph: &Graph<'_>) -> millpond::Result<()>
                 .map_with_state("numbers", number)
                 .sink_records("out", kafka_sink(setup), encode_numbered);
         }
+        Pipeline::KafkaWindow | Pipeline::KafkaRandom => {
+            let lines = topic_lines(setup, graph);
+            lines.clone().sink_records("echo", kafka_sink_to(setup, &setup.second_output), encode_line);
+            setup.recipe.graph(lines, setup.batch_ms).sink_records("out", kafka_sink(setup), recipe::encode);
+        }
+        Pipeline::Receivers => {
+            let first = setup.input.split(' ').next().unwrap_or_default();
+            let lines = graph.source("lines", ReceiverSource::new(Tcp::of(first)));
+            let (pusher, pushed) = graph.channel("pushed");
+            count(setup, lines.union(pushed)).sink_records("out", FileSink::text(&setup.output), encode_count);
+            return Ok(Some(pusher));
+        }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn files<'g>(setup: &Setup, graph: &Graph<'g>) -> DStream<'g, String> {
@@ -71,8 +86,15 @@ fn topic_lines<'g>(setup: &Setup, graph: &Graph<'g>) -> DStream<'g, String> {
 }
 
 fn kafka_sink(setup: &Setup) -> KafkaSink {
-    let sink =
-        KafkaSink::to(&setup.brokers, &setup.output).wait_for_broker(Duration::from_millis(setup.wait_for_broker_ms));
+    kafka_sink_to(setup, &setup.output)
+}
+
+fn kafka_sink_to(setup: &Setup, topic: &str) -> KafkaSink {
+    let sink = KafkaSink::to(&setup.brokers, topic).wait_for_broker(Duration::from_millis(setup.wait_for_broker_ms));
+    let sink = match setup.transaction_timeout_ms {
+        Some(ms) => sink.setting("transaction.timeout.ms", ms.to_string()),
+        None => sink,
+    };
     match &setup.transactional_id {
         Some(id) => sink.transactional_id(id),
         None => sink,
@@ -107,6 +129,11 @@ fn deeper(depth: u64) -> u64 {
 
 fn encode_count((word, count): &(String, u64), at: BatchTime, out: &mut Records) -> Result<(), Infallible> {
     out.record().key(word).value(count.to_string()).header("batch", at.as_ms().to_string()).end();
+    Ok(())
+}
+
+fn encode_line(line: &String, at: BatchTime, out: &mut Records) -> Result<(), Infallible> {
+    out.record().value(line).header("batch", at.as_ms().to_string()).end();
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 pub use super::faults_kafka::of_kafka;
 use super::kill::{Point, kill_at, kill_at_random};
-use super::{Ended, Expected, Fault, Finding, Needs, Scene, Seen};
+use super::{Ended, Expected, Fault, Finding, Needs, Scene, Seen, wait_until};
 
 /// A process that is killed at random is killed within this time of its start, or a little later.
 const RANDOM_WITHIN: Duration = Duration::from_millis(1000);
@@ -20,6 +20,7 @@ pub fn of_processes() -> Vec<Fault> {
         killed_while_stopping(),
         frozen(),
         second_instance(),
+        out_of_memory(),
     ]
 }
 
@@ -37,7 +38,11 @@ pub fn killed_at_a_point() -> Fault {
     let what = "SIGKILL at a named point of log, plan, task, commit, checkpoint or recovery";
     Fault::new("killed-at-a-point", what, Expected::Recovers, Needs::Process, |scene| {
         let all = [scene.points, scene.recovery_points].concat();
-        let point = *scene.dice.one_of(&all);
+        let mut point = *scene.dice.one_of(&all);
+        // What comes once in a start, or once in many batches, is waited for once only.
+        if point.hit > 1 {
+            point.hit += scene.dice.below(4) as u32;
+        }
         kill_at(scene.lineage, scene.world, point, "")?;
         Ok(Seen::WentOn)
     })
@@ -119,6 +124,28 @@ pub fn frozen() -> Fault {
         std::thread::sleep(Duration::from_millis(500));
         process.thaw()?;
         end(scene, process)
+    })
+}
+
+/// No more address space from some moment on.
+pub fn out_of_memory() -> Fault {
+    let what = "no more address space from some moment on: an allocation fails, and the process with it";
+    Fault::new("out-of-memory", what, Expected::Recovers, Needs::Process, |scene| {
+        scene.world.feed()?;
+        let mut process = scene.lineage.start("")?;
+        process.wait_ready(scene.limit)?;
+        process.limit_address_space(scene.dice.below(4 << 20))?;
+        for _ in 0..20 {
+            scene.world.feed()?;
+        }
+        // It may have had enough, and it may die of it: it must not hang, and not go on with less than all.
+        wait_until(scene.limit, "all output, or the end of the process", || {
+            Ok((scene.world.is_complete()? || process.ends_within(Duration::ZERO)?.is_some()).then_some(()))
+        })
+        .map_err(|finding| finding.at(process.said()))?;
+        process.kill()?;
+        scene.lineage.tally_mut().kill("out-of-memory");
+        Ok(Seen::WentOn)
     })
 }
 

@@ -1,6 +1,6 @@
 //! How a process is started, again and again.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -29,6 +29,11 @@ impl Launch {
         let name = name.into();
         self.environment.retain(|(known, _)| *known != name);
         self.environment.push((name, Some(value.into())));
+    }
+
+    /// What a variable is set to.
+    pub fn env_value(&self, name: &str) -> Option<&OsStr> {
+        self.environment.iter().find(|(known, _)| known == name).and_then(|(_, value)| value.as_deref())
     }
 
     /// Sets a variable no more.

@@ -21,6 +21,7 @@ mod process;
 mod proxy;
 mod report;
 mod run;
+mod soak;
 mod tally;
 mod topics;
 
@@ -36,6 +37,7 @@ pub use process::{Ended, LIMIT, Process, wait_until};
 pub use proxy::{Proxy, Request};
 pub use report::{Control, FoundWhere, Recovery, Report, Sample, Soak, VictimReport};
 pub use run::Chaos;
+pub use soak::soak;
 pub use tally::Tally;
 
 /// What goes on around a pipeline: who gives it input, and who reads its output.
@@ -86,6 +88,12 @@ impl Finding {
     /// A finding.
     pub fn new(what: impl Into<String>) -> Self {
         Finding { what: what.into(), duplicates: 0, losses: 0 }
+    }
+
+    /// Says how many results were seen twice, or came of no input, and how many are missing.
+    #[must_use]
+    pub fn counting(self, duplicates: u64, losses: u64) -> Self {
+        Finding { duplicates, losses, ..self }
     }
 
     /// Results seen twice, and results missing, as far as they were counted.

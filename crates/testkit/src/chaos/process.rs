@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use super::{Finding, Launch, Result};
 
@@ -69,6 +69,20 @@ impl Process {
     /// It has ended.
     pub fn thaw(&mut self) -> Result<()> {
         self.signal(Signal::CONT)
+    }
+
+    /// Lets it have so many bytes of address space more than it has now, and no more.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn limit_address_space(&mut self, more_bytes: u64) -> Result<()> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let size =
+            status.lines().find_map(|line| line.strip_prefix("VmSize:")?.split_whitespace().next()?.parse().ok());
+        let kib: u64 = size.ok_or_else(|| Finding::new(format!("the process has no size: {}", self.said())))?;
+        let limit = Rlimit { current: Some(kib * 1024 + more_bytes), maximum: Some(kib * 1024 + more_bytes) };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::As, limit).map_err(std::io::Error::from)?;
+        Ok(())
     }
 
     fn signal(&mut self, signal: Signal) -> Result<()> {

@@ -134,6 +134,15 @@ pub struct Sample {
     pub open_transactions: u64,
 }
 
+impl VictimReport {
+    fn add(&mut self, other: &VictimReport) {
+        self.runs += other.runs;
+        self.starts += other.starts;
+        self.kills += other.kills;
+        self.results_judged += other.results_judged;
+    }
+}
+
 impl Report {
     /// An empty one.
     pub fn new(seed: u64) -> Self {
@@ -191,7 +200,17 @@ impl Report {
     }
 
     /// Adds another run, of the pipeline of this name.
-    pub fn add(&mut self, victim: &str, other: Report) {
+    pub fn add(&mut self, victim: &str, mut other: Report) {
+        let mut sum = VictimReport::default();
+        other.victims.values().for_each(|one| sum.add(one));
+        other.victims = BTreeMap::from([(victim.to_owned(), sum)]);
+        other.findings.iter_mut().for_each(|found| found.victim = victim.to_owned());
+        self.merge(other);
+    }
+
+    /// Adds another report, its pipelines under their names.
+    pub fn merge(&mut self, other: Report) {
+        self.took_ms += other.took_ms;
         self.runs += other.runs;
         self.starts += other.starts;
         self.results_judged += other.results_judged;
@@ -202,15 +221,10 @@ impl Report {
         };
         add(&mut self.kills, other.kills);
         add(&mut self.faults, other.faults);
-        let mine = self.victims.entry(victim.to_owned()).or_default();
-        for theirs in other.victims.into_values() {
-            mine.runs += theirs.runs;
-            mine.starts += theirs.starts;
-            mine.kills += theirs.kills;
-            mine.results_judged += theirs.results_judged;
+        for (name, theirs) in &other.victims {
+            self.victims.entry(name.clone()).or_default().add(theirs);
         }
-        let of_victim = |found: FoundWhere| FoundWhere { victim: victim.to_owned(), ..found };
-        self.findings.extend(other.findings.into_iter().map(of_victim));
+        self.findings.extend(other.findings);
         self.recoveries.extend(other.recoveries);
         self.controls.extend(other.controls);
         self.soak = other.soak.or(self.soak.take());
