@@ -102,12 +102,14 @@ pub fn needs_broker(pipeline: Pipeline) -> bool {
 
 /// Whether a fault is possible with a pipeline.
 pub fn is_possible(fault: &Fault, pipeline: Pipeline) -> bool {
-    match fault.needs() {
-        Needs::Process => true,
+    let kafka = needs_broker(pipeline);
+    match (fault.name(), fault.needs()) {
+        // Without address space librdkafka may fall silent instead of failing (docs/open-work.md).
+        ("out-of-memory", _) => !kafka,
         // With a sink in files as well the successor of a zombie is refused: the zombie holds the lock of the output directory.
-        Needs::Kafka | Needs::Broker | Needs::Proxy => {
-            needs_broker(pipeline) && !(fault.name() == "zombie" && pipeline == Pipeline::KafkaAndFiles)
-        }
+        ("zombie", _) => kafka && pipeline != Pipeline::KafkaAndFiles,
+        (_, Needs::Process) => true,
+        (_, Needs::Kafka | Needs::Broker | Needs::Proxy) => kafka,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use millpond_fault_injection::kafka::Kafka;
 use millpond_fault_injection::victim::Pipeline;
-use millpond_fault_injection::{Dice, Lineage, kill_at_random, points, sweep};
+use millpond_fault_injection::{Dice, Lineage, World, kill_at_random, points, sweep};
 use millpond_testkit::broker::KafkaBroker;
 
 #[test]
@@ -51,4 +51,12 @@ fn killed_thirty_times_at_random_kafka_to_kafka_is_exactly_once() {
         kill_at_random(&mut lineage, &mut world, &mut dice, Duration::from_millis(800)).unwrap();
     }
     lineage.finish(&mut world).unwrap();
+}
+
+#[test]
+fn a_backlog_larger_than_the_log_takes_at_once_is_cut_into_blocks() {
+    let mut world = Kafka::new(KafkaBroker::shared(), Pipeline::KafkaContent, 7).unwrap();
+    // A frame of this log takes 32 KiB: this is more in each partition, and all there at the first fetch.
+    (0..40).for_each(|_| world.feed().unwrap());
+    Lineage::new(world.setup()).finish(&mut world).unwrap();
 }

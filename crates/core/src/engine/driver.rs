@@ -45,6 +45,31 @@ pub(crate) enum Message {
         source: Arc<str>,
         error: Error,
     },
+    /// A thread of the engine has panicked: what it was to do will never be done.
+    Died(&'static str),
+}
+
+/// Held by a thread of the engine: says so if it dies of a panic, so that nobody waits for it.
+pub(crate) struct TellsOfDeath {
+    pub(crate) thread: &'static str,
+    pub(crate) driver: crossbeam_channel::Sender<Message>,
+}
+
+impl Drop for TellsOfDeath {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.driver.send(Message::Died(self.thread));
+        }
+    }
+}
+
+/// What the driver stops with then.
+pub(crate) fn died(thread: &str) -> Error {
+    let what = format!(
+        "the thread that {thread} has panicked: the machine is out of memory or of threads, or it is a mistake in Millpond. The directory \
+         is as after a crash: start again"
+    );
+    Error::new(ErrorKind::Restart, what)
 }
 
 /// A sink as the driver sees it; the sink itself is with the committer.
@@ -245,6 +270,7 @@ impl Driver {
             Message::SourceFailed { source, error } => {
                 return Err(Some(error.context(format!("source `{source}`"))));
             }
+            Message::Died(thread) => return Err(Some(died(thread))),
             Message::Computed(incarnation, report) if incarnation == self.incarnation => self.computed(report),
             Message::Written(incarnation, written) if incarnation == self.incarnation => Some(self.written(written)),
             Message::Outcome(outcome) if outcome.incarnation == self.incarnation => Some(match outcome.result {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::actor::{Runtime, Worker};
 use super::committer::{Committer, NamedSink, Order};
 use super::directory::{self, Directory};
-use super::driver::{Driver, Message, SinkInfo};
+use super::driver::{Driver, Message, SinkInfo, TellsOfDeath};
 use super::machine::{Event, Machine, Schedule};
 use super::manifest::Manifest;
 use super::meters;
@@ -116,7 +116,11 @@ impl Start {
         let named =
             sinks.into_iter().map(|entry| NamedSink { name: entry.name, sink: entry.sink, begun: None }).collect();
         let report = outbox.clone();
-        let report = move |outcome| drop(report.send(Message::Outcome(outcome)));
+        let mourner = TellsOfDeath { thread: "commits", driver: outbox.clone() };
+        let report = move |outcome| {
+            let _ = &mourner;
+            drop(report.send(Message::Outcome(outcome)));
+        };
         let committer = Committer::start(&runtime, named, &name, report)?;
         let mut executor = Executor::new(Pool::new(settings.threads(), &name)?, settings.task_attempts);
         executor.has_accumulators = !accumulators.is_empty();
@@ -136,14 +140,18 @@ impl Start {
             storage: Arc::new(Storage::new(directory.spill_path(), PERSIST_MEMORY_BYTES)),
         };
         let report = outbox.clone();
+        let mourner = TellsOfDeath { thread: "computes", driver: outbox.clone() };
         let computer = Worker::start(&runtime, format!("{name}-batches"), move |job| {
+            let _ = &mourner;
             if let Some((incarnation, computed)) = computer.run(job) {
                 let _ = report.send(Message::Computed(incarnation, computed));
             }
             true
         })?;
         let (report, snapshots) = (outbox.clone(), directory.snapshots.clone());
+        let mourner = TellsOfDeath { thread: "writes checkpoints", driver: outbox.clone() };
         let writer = Worker::start(&runtime, format!("{name}-checkpoints"), move |job| {
+            let _ = &mourner;
             if let Some((incarnation, written)) = super::workers::write(job, &snapshots) {
                 let _ = report.send(Message::Written(incarnation, written));
             }
@@ -238,7 +246,7 @@ impl Driver {
     ) -> Result<()> {
         let starts = self.sink_starts();
         let peeked = self.without_taken_over(self.cursors(false, &starts)?);
-        self.check_cursors(&peeked)?;
+        self.check_peeked(&peeked)?;
         // From here on a copy of this directory can tell that we have run (H2).
         self.log.append(&LogEntry::Run(self.run))?;
         self.runs.push(self.run);
@@ -303,7 +311,7 @@ impl Driver {
 
         let starts = self.sink_starts();
         let peeked = self.cursors(false, &starts)?;
-        self.check_cursors(&peeked)?;
+        self.check_peeked(&peeked)?;
         let fenced = self.cursors(true, &starts)?;
         self.check_cursors(&fenced)?;
         self.open_state()?;
@@ -351,6 +359,13 @@ impl Driver {
         let (directory, plans) = (self.directory.name(), self.plans.iter().cloned().collect::<Vec<_>>());
         let stored = Stored { directory: &directory, manifest: &self.manifest, plans: &plans, runs: &self.runs };
         judge(&stored, &self.fingerprint)
+    }
+
+    fn check_peeked(&self, cursors: &[Option<Cursor>]) -> Result<()> {
+        self.stored(|stored, _| {
+            let mut kept = self.sinks.iter().zip(cursors).filter(|(sink, _)| keeps_cursors(sink));
+            kept.try_for_each(|(sink, cursor)| stored.check_peeked(&sink.name, cursor.as_ref()))
+        })
     }
 
     fn check_cursors(&self, cursors: &[Option<Cursor>]) -> Result<()> {

@@ -85,6 +85,18 @@ impl Stored<'_> {
         }
     }
 
+    /// As [`check_cursor`](Self::check_cursor), for what was read before fencing. A reader may be behind what is committed as long as the
+    /// markers of a transaction are on their way, longest after a broker died: a cursor that is too old, or missing, is judged by
+    /// the second reading alone.
+    pub(crate) fn check_peeked(&self, sink: &str, cursor: Option<&Cursor>) -> Result<()> {
+        match cursor {
+            Some(cursor) if cursor.batch >= self.snapshot() || !self.runs.contains(&cursor.run) => {
+                self.check_cursor(sink, cursor)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What a sink without a cursor is (H3): new, or one whose cursor was lost.
     pub(crate) fn check_no_cursor(&self, sink: &str, introduced: bool) -> Result<()> {
         if !introduced {

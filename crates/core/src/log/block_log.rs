@@ -146,6 +146,11 @@ impl BlockLog {
         BlockLog { log, source: source.into(), budget, unplanned }
     }
 
+    /// The most bytes that payload and position of a block may have together.
+    pub fn block_limit_bytes(&self) -> usize {
+        self.log.block_limit_bytes()
+    }
+
     /// Makes a block durable and returns its id: only then may the giver of the records be told so.
     /// Does not look at the budget: take from [`budget`](BlockLog::budget) first.
     pub fn append(&self, payload: Vec<u8>, records: u64, position: Vec<u8>) -> Result<BlockId> {

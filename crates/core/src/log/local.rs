@@ -76,6 +76,10 @@ impl BatchLog for LocalBatchLog {
         Ok(())
     }
 
+    fn block_limit_bytes(&self) -> usize {
+        (self.options.max_payload_bytes as usize).saturating_sub(super::BLOCK_OVERHEAD_BYTES)
+    }
+
     fn append(&self, entry: &LogEntry) -> Result<BlockId> {
         Ok(block_id(self.open()?.append(entry.kind(), &entry.encode())?))
     }

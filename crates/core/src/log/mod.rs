@@ -19,6 +19,9 @@ pub use memory::MemoryBatchLog;
 use crate::error::Result;
 use crate::plan::BlockId;
 
+/// More than an entry of a block takes beside payload and position: the name of its source, and lengths.
+const BLOCK_OVERHEAD_BYTES: usize = 1024;
+
 /// Called once with the position of a durable entry, or with why it could not be made durable.
 pub type Done = Box<dyn FnOnce(Result<BlockId>) + Send>;
 
@@ -57,6 +60,11 @@ pub trait BatchLog: Send + Sync + 'static {
 
     /// The end of what is durable: every entry so far is before it.
     fn end(&self) -> BlockId;
+
+    /// The most bytes of a block's payload, position included; an append of more fails. Default: 16 MiB less a little.
+    fn block_limit_bytes(&self) -> usize {
+        (16 << 20) - BLOCK_OVERHEAD_BYTES
+    }
 
     /// No more appends: those under way finish or fail, none hangs.
     fn close(&self) -> Result<()>;

@@ -14,6 +14,8 @@ use crate::position::Position;
 
 /// Bytes of messages in one block, about; one larger message is a block of its own.
 const BLOCK_BYTES: u64 = 1 << 20;
+/// More than the place of a block takes: the name of its topic, and offsets.
+const PLACE_BYTES: usize = 512;
 /// How long the thread rests when the disk is full.
 const FULL_DISK_WAIT: Duration = Duration::from_millis(100);
 /// How often a wait for the log looks whether the source was stopped.
@@ -32,7 +34,7 @@ pub(crate) fn log_run(
     mut discard: impl FnMut(BlockId),
 ) -> Result<Vec<(BlockId, Messages)>> {
     let mut logged = Vec::new();
-    let mut parts = blocks_of(messages);
+    let mut parts = blocks_of(messages, log.block_limit_bytes());
     let mut told = false;
     while !parts.is_empty() {
         // Together, so that they share a sync.
@@ -106,7 +108,7 @@ fn wait(results: &mpsc::Receiver<Result<BlockId>>, go_on: impl Fn() -> bool) -> 
     }
 }
 
-fn blocks_of(mut messages: Messages) -> Vec<Messages> {
+fn blocks_of(mut messages: Messages, limit_bytes: usize) -> Vec<Messages> {
     let mut blocks = Vec::new();
     while !messages.is_empty() {
         let mut bytes = 0;
@@ -116,9 +118,20 @@ fn blocks_of(mut messages: Messages) -> Vec<Messages> {
         };
         let count = messages.iter().map(fits).take_while(|fits| *fits).count().max(1);
         let rest = messages.split_off(count);
-        blocks.push(std::mem::replace(&mut messages, rest));
+        halve(std::mem::replace(&mut messages, rest), limit_bytes, &mut blocks);
     }
     blocks
+}
+
+/// Splits what a log of small segments would not take in one block. Beside keys and values there are headers, timestamps, lengths.
+fn halve(mut messages: Messages, limit_bytes: usize, blocks: &mut Vec<Messages>) {
+    let has_room = limit_bytes as u64 >= 8 * BLOCK_BYTES;
+    if has_room || messages.len() < 2 || encode_records(&messages).len() + PLACE_BYTES <= limit_bytes {
+        return blocks.push(messages);
+    }
+    let rest = messages.split_off(messages.len() / 2);
+    halve(messages, limit_bytes, blocks);
+    halve(rest, limit_bytes, blocks);
 }
 
 /// Puts blocks that an earlier process logged and planned into no batch where plans take them from.

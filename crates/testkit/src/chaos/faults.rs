@@ -59,10 +59,7 @@ pub fn killed_at_random() -> Fault {
 
 /// SIGKILL, and again so soon that recovery is hardly through, `times` altogether.
 pub fn killed_in_a_row(name: &str, times: u32) -> Fault {
-    let what = format!(
-        "SIGKILL in the midst of a commit, then of the {} starts that follow before they are through",
-        times - 1
-    );
+    let what = format!("{times} SIGKILLs in a row: in the midst of a commit, then before the next start is through");
     Fault::new(name, what, Expected::Recovers, Needs::Process, move |scene| {
         let point = *scene.dice.one_of(&[Point::new("after-commit", 2), Point::new("before-commit", 2)]);
         kill_at(scene.lineage, scene.world, point, "")?;
