@@ -4,10 +4,10 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build setup-test demo test examples bench chaos simulate fuzz check fmt clippy doc deny
+.PHONY: help setup setup-build setup-test demo test example-service examples bench chaos simulate fuzz check fmt clippy doc deny
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r goal what; do printf '  make %-10s %s\n' "$$goal" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r goal what; do printf '  make %-10s %s\n' "$$goal" "$$what"; done
 
 setup: setup-test ## install what building and testing need and this machine lacks
 
@@ -25,6 +25,12 @@ test: setup-test ## all tests, those against a real Apache Kafka included
 	cargo test --workspace --all-features --no-run
 	"$${CARGO_TARGET_DIR:-target}/debug/millpond-kafka" --fetch-only
 	cargo test --workspace --all-features --no-fail-fast
+	$(MAKE) example-service
+
+# Outside of the workspace, as a user's service is; in the same target directory, so that RocksDB and librdkafka are there.
+example-service: setup-test ## the chaos suite on the service of fault-injection/example-service
+	CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-$(CURDIR)/target}" \
+		cargo test --manifest-path fault-injection/example-service/Cargo.toml --all-features
 
 examples: setup-build ## the example programs, into target/release/examples
 	cargo build --release --examples --all-features

@@ -29,10 +29,28 @@ pub const VICTIMS: &[(&str, Pipeline)] = &[
     ("files-to-two-files", Pipeline::TwoFileSinks),
 ];
 
+/// A world that can be given much at once.
+trait Feeds: World {
+    /// Gives about so many lines at once; does nothing where that would take long.
+    fn feed_many(&mut self, _lines: usize) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Feeds for Files {}
+
+impl Feeds for Echoed {}
+
+impl Feeds for Kafka<'_> {
+    fn feed_many(&mut self, lines: usize) -> Result<()> {
+        self.feed_records(lines)
+    }
+}
+
 /// A pipeline with its world, for one lineage.
 pub struct Arena<'b> {
     setup: Setup,
-    world: Box<dyn World + 'b>,
+    world: Box<dyn Feeds + 'b>,
     broker: Option<&'b KafkaBroker>,
 }
 
@@ -40,7 +58,7 @@ impl<'b> Arena<'b> {
     /// A new world for a pipeline; one that needs a broker gets topics there.
     pub fn new(pipeline: Pipeline, broker: Option<&'b KafkaBroker>, seed: u64) -> Result<Self> {
         let missing = || crate::Finding::new(format!("{pipeline:?} needs a Kafka broker"));
-        let (setup, world): (Setup, Box<dyn World + 'b>) = match pipeline {
+        let (setup, world): (Setup, Box<dyn Feeds + 'b>) = match pipeline {
             Pipeline::KafkaWindow | Pipeline::KafkaRandom => {
                 let world = Echoed::new(broker.ok_or_else(missing)?, pipeline, seed)?;
                 (world.setup(), Box::new(world))
@@ -57,6 +75,13 @@ impl<'b> Arena<'b> {
         let setup = Setup { transaction_timeout_ms: Some(TRANSACTION_TIMEOUT_MS), ..setup };
         let broker = broker.filter(|_| needs_broker(pipeline));
         Ok(Arena { setup, world, broker })
+    }
+
+    /// As [`new`](Arena::new), with so many lines there before the first start, each with a word of its own: state to recover.
+    pub fn loaded(pipeline: Pipeline, broker: Option<&'b KafkaBroker>, seed: u64, lines: usize) -> Result<Self> {
+        let mut arena = Arena::new(pipeline, broker, seed)?;
+        arena.world.feed_many(lines)?;
+        Ok(arena)
     }
 
     /// What the victim is told.

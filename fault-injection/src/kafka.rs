@@ -1,5 +1,6 @@
 //! A world of topics: lines or records go into one topic, counts or numbered records come out of another.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub struct Kafka<'b> {
     live: Option<LiveReader>,
     second: Option<CountReader>,
     judged: u64,
+    /// Records seen and given when not all had come yet.
+    lacked: Option<(usize, usize)>,
 }
 
 impl<'b> Kafka<'b> {
@@ -63,6 +66,7 @@ impl<'b> Kafka<'b> {
             live: Some(LiveReader::start(broker.bootstrap_servers(), &output)?),
             second: (pipeline == Pipeline::KafkaAndFiles).then(|| CountReader::of(&second)),
             judged: 0,
+            lacked: None,
         })
     }
 
@@ -129,9 +133,10 @@ impl<'b> Kafka<'b> {
     }
 }
 
-impl World for Kafka<'_> {
-    fn feed(&mut self) -> Result<()> {
-        let lines = self.words.lines(RECORDS);
+impl Kafka<'_> {
+    /// Gives so many records.
+    pub fn feed_records(&mut self, count: usize) -> Result<()> {
+        let lines = self.words.lines(count);
         if !self.is_copy() {
             return self.feed_lines(lines);
         }
@@ -144,6 +149,12 @@ impl World for Kafka<'_> {
         self.fed.extend(lines);
         Ok(())
     }
+}
+
+impl World for Kafka<'_> {
+    fn feed(&mut self) -> Result<()> {
+        self.feed_records(RECORDS)
+    }
 
     fn look(&mut self) -> Result<()> {
         // The live reader of the topic looks all the time.
@@ -154,9 +165,18 @@ impl World for Kafka<'_> {
         self.look()?;
         let words = self.keys().count() as u64;
         let (records, copy) = (self.fed.len(), self.is_copy());
-        let complete = |seen: &[Record]| if copy { seen.len() >= records } else { counted(seen) >= words };
+        // Counting takes a while where much has been seen: not again before something new has come.
+        let (lacked, seen_before) = (Cell::new(None), self.lacked);
+        let complete = |seen: &[Record]| {
+            let now = Some((seen.len(), records));
+            let complete = now != seen_before && if copy { seen.len() >= records } else { counted(seen) >= words };
+            lacked.set(now.filter(|_| !complete));
+            complete
+        };
         let files = self.second.as_ref().is_none_or(|second| second.counted() >= words);
-        match self.live()?.wait_for(Duration::ZERO, complete) {
+        let found = self.live()?.wait_for(Duration::ZERO, complete);
+        self.lacked = lacked.get();
+        match found {
             Ok(()) => Ok(files),
             Err(error) if error.kind() == ErrorKind::Retry => Ok(false),
             Err(error) => Err(error.into()),

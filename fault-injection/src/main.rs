@@ -19,6 +19,8 @@ use millpond_testkit::chaos::{Control, Fault, Invariants, Needs, Report, Soak, s
 const FAULTS_A_ROUND: u64 = 20;
 /// Rounds after which the broker is replaced, so that it does not fill with topics.
 const ROUNDS_A_BROKER: u64 = 12;
+/// Lines that a word count may have before its first start.
+const LINES_BEFORE: [usize; 6] = [0, 0, 0, 3_000, 15_000, 60_000];
 /// After so many findings there is enough to look at.
 const FINDINGS_LIMIT: usize = 5;
 /// The most bytes that a victim's directory has after a graceful stop: two checkpoints, segments of 64 KiB, and the live state.
@@ -184,7 +186,10 @@ fn work(shared: &Shared<'_>) -> Result<()> {
     let report = || shared.report.lock().unwrap_or_else(PoisonError::into_inner);
     let mut broker: Option<(KafkaBroker, u64)> = None;
     loop {
-        let (kills, findings) = (report().kill_count() - shared.kills_before, report().findings.len());
+        let (kills, findings) = {
+            let report = report();
+            (report.kill_count() - shared.kills_before, report.findings.len())
+        };
         if kills >= arguments.kills || began.elapsed() >= shared.limit || findings >= FINDINGS_LIMIT {
             return Ok(());
         }
@@ -198,7 +203,12 @@ fn work(shared: &Shared<'_>) -> Result<()> {
             };
         }
         let seed = Dice::new(shared.seed.wrapping_add(round)).below(u64::MAX);
-        let mut arena = Arena::new(pipeline, broker.as_ref().map(|(broker, _)| broker), seed)?;
+        // One word count in two has state to recover, so that the report can tell what that costs.
+        let lines = match pipeline {
+            Pipeline::KafkaCount => LINES_BEFORE[(seed % LINES_BEFORE.len() as u64) as usize],
+            _ => 0,
+        };
+        let mut arena = Arena::loaded(pipeline, broker.as_ref().map(|(broker, _)| broker), seed, lines)?;
         let recipe = (pipeline == Pipeline::KafkaRandom).then(|| format!(" {:?}", arena.setup().recipe));
         let chaos = arena.chaos().faults(faults).at_random(FAULTS_A_ROUND).seed(seed);
         let one = chaos

@@ -114,6 +114,7 @@ pub fn frozen() -> Fault {
         scene.world.feed()?;
         let mut process = scene.lineage.start("")?;
         process.wait_ready(scene.limit)?;
+        scene.lineage.note_recovery(&process);
         scene.world.feed()?;
         process.freeze()?;
         scene.world.look()?;
@@ -153,6 +154,7 @@ pub fn second_instance() -> Fault {
         scene.world.feed()?;
         let mut first = scene.lineage.start("")?;
         first.wait_ready(scene.limit)?;
+        scene.lineage.note_recovery(&first);
         let log = scene.lineage.directory().with_extension("second");
         let mut second = super::Process::start(scene.lineage.launch(), "", &log)?;
         let said = scene.wait_stopped(&mut second)?;
@@ -165,7 +167,6 @@ pub fn second_instance() -> Fault {
 /// All input so far has to come out; then the process is killed, as the next fault begins with none.
 pub(super) fn end(scene: &mut Scene<'_>, mut process: super::Process) -> super::Result<Seen> {
     scene.wait_complete(&mut process)?;
-    scene.lineage.note_recovery(&process);
     process.kill()?;
     scene.lineage.tally_mut().kill("after-all-output");
     Ok(Seen::WentOn)

@@ -7,7 +7,7 @@ const HEIGHT: f64 = 220.0;
 const LEFT: f64 = 70.0;
 const BOTTOM: f64 = 34.0;
 const TOP: f64 = 10.0;
-const RIGHT: f64 = 14.0;
+const RIGHT: f64 = 34.0;
 /// More points of a line than pixels show nothing more.
 const POINTS_LIMIT: usize = 1500;
 
