@@ -38,7 +38,7 @@ fn run(arguments: &Arguments) -> millpond::Result<()> {
                 .source("visits", KafkaSource::subscribe(&arguments.brokers, ["visits"]).utf8())
                 .map(|page: String| (page, 1_u64))
                 .update_touched_by_key("counts", |ones, total: Option<u64>| Some(total.unwrap_or(0) + ones.sum()))
-                .sink_records("counts", KafkaSink::to(&arguments.brokers, "counts"), encode);
+                .sink_records("out", KafkaSink::to(&arguments.brokers, "counts"), encode);
             Ok(())
         })?
         // The suite waits for this word.

@@ -102,3 +102,17 @@ impl From<&Launch> for Launch {
         launch.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_directory_stands_wherever_the_first_did() {
+        let mut command = Command::new("service");
+        command.arg("--directory=/a/pond").arg("--other").env("SETUP", r#"{"directory":"/a/pond"}"#);
+        let other = Launch::from(command).replaced(Path::new("/a/pond"), Path::new("/b/copy"));
+        assert_eq!(other.arguments, ["--directory=/b/copy", "--other"]);
+        assert_eq!(other.env_value("SETUP"), Some(OsStr::new(r#"{"directory":"/b/copy"}"#)));
+    }
+}

@@ -314,3 +314,87 @@ fn forward_requests(mut client: TcpStream, mut broker: TcpStream, shared: &Share
     let _ = client.shutdown(Shutdown::Both);
     let _ = broker.shutdown(Shutdown::Both);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A broker that answers each request with its correlation id, and counts the commits it gets.
+    fn broker() -> (SocketAddr, Arc<AtomicU64>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, commits) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
+        let counted = Arc::clone(&commits);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (mut client, counted) = (client.unwrap(), Arc::clone(&counted));
+                thread::spawn(move || {
+                    while let Ok(frame) = read_frame(&mut client) {
+                        counted.fetch_add(u64::from(frame[4..6] == [0, 26]), Ordering::SeqCst);
+                        client.write_all(&[&[0, 0, 0, 4], &frame[8..12]].concat()).unwrap();
+                    }
+                });
+            }
+        });
+        (address, commits)
+    }
+
+    fn ask(client: &mut TcpStream, kind: u8, correlation: u8) -> io::Result<Vec<u8>> {
+        client.write_all(&[0, 0, 0, 8, 0, kind, 0, 0, 0, 0, 0, correlation])?;
+        read_frame(client)
+    }
+
+    fn proxied() -> (Proxy, TcpStream, Arc<AtomicU64>) {
+        let (address, commits) = broker();
+        let proxy = Proxy::listen().unwrap();
+        proxy.forward_to(address);
+        let client = TcpStream::connect(proxy.address()).unwrap();
+        (proxy, client, commits)
+    }
+
+    #[test]
+    fn a_request_that_is_kept_back_arrives_when_it_is_delivered_and_its_client_is_cut_off() {
+        let (proxy, mut client, commits) = proxied();
+        assert_eq!(ask(&mut client, 26, 1).unwrap(), [0, 0, 0, 4, 0, 0, 0, 1]);
+        proxy.keep_back(Request::EndTransaction);
+        assert_eq!(ask(&mut client, 0, 2).unwrap()[7], 2, "another kind goes through");
+        assert!(ask(&mut client, 26, 3).is_err());
+        assert!(proxy.has_caught());
+        assert_eq!((commits.load(Ordering::SeqCst), proxy.passed(Request::EndTransaction)), (1, 1));
+        proxy.deliver().unwrap();
+        assert_eq!(commits.load(Ordering::SeqCst), 2);
+        assert!(!proxy.has_caught());
+    }
+
+    #[test]
+    fn a_request_whose_answer_is_lost_has_arrived() {
+        let (proxy, mut client, commits) = proxied();
+        proxy.lose_answer(Request::EndTransaction);
+        assert!(ask(&mut client, 26, 9).is_err());
+        assert!(proxy.has_caught());
+        assert_eq!(commits.load(Ordering::SeqCst), 1);
+        let mut again = TcpStream::connect(proxy.address()).unwrap();
+        assert_eq!(ask(&mut again, 26, 10).unwrap()[7], 10);
+    }
+
+    #[test]
+    fn a_repeated_request_arrives_twice_and_is_answered_once() {
+        let (proxy, mut client, commits) = proxied();
+        proxy.repeat(Request::EndTransaction);
+        assert_eq!(ask(&mut client, 26, 4).unwrap()[7], 4);
+        proxy.deliver().unwrap();
+        assert_eq!(commits.load(Ordering::SeqCst), 2);
+        assert_eq!(ask(&mut client, 0, 5).unwrap()[7], 5);
+    }
+
+    #[test]
+    fn what_is_refused_is_cut_off_until_it_is_calm_again() {
+        let (proxy, mut client, _) = proxied();
+        assert!(ask(&mut client, 0, 1).is_ok());
+        proxy.refuse(true);
+        assert!(ask(&mut client, 0, 2).is_err());
+        let refused = TcpStream::connect(proxy.address()).and_then(|mut client| ask(&mut client, 0, 3));
+        assert!(refused.is_err());
+        proxy.calm();
+        assert!(ask(&mut TcpStream::connect(proxy.address()).unwrap(), 0, 4).is_ok());
+    }
+}
