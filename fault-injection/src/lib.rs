@@ -6,6 +6,7 @@
 //! and the clock of the processes fail.
 
 pub mod arena;
+pub mod controls;
 pub mod disk;
 pub mod echoed;
 pub mod faults;

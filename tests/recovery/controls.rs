@@ -1,48 +1,70 @@
-//! Programs broken on purpose: a suite that cannot fail proves nothing. The same kills that find nothing in the program as it is
+//! Programs broken on purpose (`fault-injection/src/controls.rs`): the same kills and faults that find nothing in the program as it is
 //! must find something here.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::process::Command;
 
-use millpond_fault_injection::files::Files;
-use millpond_fault_injection::kafka::Kafka;
-use millpond_fault_injection::points::Point;
-use millpond_fault_injection::victim::Pipeline;
-use millpond_fault_injection::{Finding, Lineage, World, kill_at};
+use millpond_fault_injection::controls::{RULES, RUNS, Scenario, catch};
 use millpond_testkit::broker::KafkaBroker;
 
-/// Kills after which a broken program must have been found out.
-const KILLS: u32 = 5;
-
-/// Kills at a point again and again and lets the last process come to its end; what is found first.
-fn find(lineage: &mut Lineage, world: &mut dyn World, point: Point, others: &str) -> Result<(), Finding> {
-    (0..KILLS).try_for_each(|_| kill_at(lineage, world, point, others))?;
-    lineage.finish(world)
+/// Runs the scenarios of a kind on the program as it is, and on one that breaks each rule; prints what it took, a line of JSON each.
+fn controls(of: impl Fn(Scenario) -> bool, broker: Option<&KafkaBroker>) {
+    let seed = crate::seed();
+    let scenarios: BTreeSet<Scenario> =
+        RULES.iter().map(|rule| rule.scenario).filter(|scenario| of(*scenario)).collect();
+    for scenario in scenarios {
+        scenario.run("", broker, seed).unwrap_or_else(|found| panic!("{scenario:?} of the program as it is: {found}"));
+    }
+    let mut missed = Vec::new();
+    for rule in RULES.iter().filter(|rule| of(rule.scenario)) {
+        let control = catch(*rule, broker, seed);
+        println!("{}", serde_json::to_string(&control).expect("text and numbers"));
+        assert!(!control.found.contains("needs a program that is built with"), "{}", control.found);
+        if !control.caught {
+            missed.push(rule.name);
+        }
+    }
+    assert!(missed.is_empty(), "not caught in {RUNS} runs each: {missed:?}");
 }
 
 #[test]
-fn control_a_checkpoint_published_before_the_commit_is_caught() {
-    // Commits are slow, so that there is time for a checkpoint before one.
-    let slow = "before-commit=sleep(60)";
-    let point = Point { name: "manifest-renamed", hit: 2 };
-    let run = |control: &str| {
-        let mut world = Files::new(Pipeline::Files, 11).unwrap();
-        let mut lineage = Lineage::new(world.setup()).patience(Duration::from_secs(20));
-        find(&mut lineage, &mut world, point, &format!("{slow};{control}"))
-    };
-    run("").expect("the program as it is");
-    let found = run("break-checkpoint-before-commit=return").expect_err("not caught").to_string();
-    assert!(found.contains("sink `out` has committed batch") && found.contains("the checkpoint in"), "{found}");
+fn control_every_broken_rule_of_log_plan_state_and_files_is_caught_by_kills() {
+    controls(|scenario| !scenario.needs_broker() && scenario != Scenario::PowerLost, None);
 }
 
 #[test]
-fn control_a_cursor_outside_of_the_transaction_is_caught() {
-    let point = Point { name: "before-commit", hit: 3 };
-    let run = |control: &str| {
-        let mut world = Kafka::new(KafkaBroker::shared(), Pipeline::KafkaCount, 12).unwrap();
-        let mut lineage = Lineage::new(world.setup()).patience(Duration::from_secs(20));
-        find(&mut lineage, &mut world, point, control)
-    };
-    run("").expect("the program as it is");
-    let found = run("break-cursor-outside-transaction=return").expect_err("not caught").to_string();
-    assert!(found.contains("no output for key"), "{found}");
+fn control_every_sync_that_the_program_leaves_out_is_caught_by_power_failures() {
+    controls(|scenario| scenario == Scenario::PowerLost, None);
+}
+
+#[test]
+fn control_every_broken_rule_of_kafka_transactions_is_caught() {
+    let broker = KafkaBroker::builder().with_proxy().start().expect("a broker with a proxy");
+    controls(Scenario::needs_broker, Some(&broker));
+}
+
+#[test]
+fn every_negative_control_is_caught_by_some_scenario() {
+    let broken: BTreeSet<&str> = RULES.iter().map(|rule| rule.name).collect();
+    let names = millpond_core::failpoints::NAMES.iter().map(|(name, _)| *name);
+    assert_eq!(broken, names.filter(|name| name.starts_with("break-")).collect());
+    assert_eq!(broken.len(), RULES.len());
+}
+
+/// The module alone is compiled: what it says first counts, whatever else it lacks.
+#[test]
+fn negative_controls_do_not_compile_without_debug_assertions() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    for name in ["wal", "state", "core", "kafka"] {
+        let compile = |assertions: &str| {
+            let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+            rustc.args(["--edition", "2024", "--crate-type", "lib", "--cfg", "feature=\"negative-controls\""]);
+            rustc.args(["-C", assertions, "--out-dir"]).arg(place.path());
+            let module = format!("{}/../crates/{name}/src/controls.rs", env!("CARGO_MANIFEST_DIR"));
+            let output = rustc.arg(module).output().expect("a compiler");
+            String::from_utf8_lossy(&output.stderr).contains("breaks the program on purpose")
+        };
+        assert!(compile("debug-assertions=off"), "{name}");
+        assert!(!compile("debug-assertions=on"), "{name}");
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! `MILLPOND_FAILPOINTS="before-commit=kill@3;break-plan-not-logged=return"`: the process kills itself with SIGKILL when
 //! it comes to `before-commit` for the third time, with `panic@3` it panics there, with `stop@3` it freezes (SIGSTOP); `return` makes a point break what it names
-//! (a negative control, in debug builds only), `sleep(20)` holds it up for 20 ms each time. A program that wants to be tested
+//! (a negative control, behind the feature `negative-controls`), `sleep(20)` holds it up for 20 ms each time. A program that wants to be tested
 //! so calls [`arm_from_env`] first of all, and is built with the feature `failpoints`. Without the feature no point is in the
 //! code. [`NAMES`] lists the points of all crates.
 
@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 
 /// The variable that [`arm_from_env`] reads.
 pub const VARIABLE: &str = "MILLPOND_FAILPOINTS";
+
+/// Another one that it reads: names of negative controls, by spaces; the same as each with `=return` in [`VARIABLE`].
+pub const CONTROLS_VARIABLE: &str = "MILLPOND_CONTROLS";
 
 /// Every failpoint of Millpond's crates, with what has happened when a process comes to it.
 pub const NAMES: &[(&str, &str)] = &[
@@ -47,22 +50,38 @@ pub const NAMES: &[(&str, &str)] = &[
     ("sink-fenced", "earlier incarnations of a sink are shut out, what they left in doubt is not settled"),
     ("recovery-sinks-fenced", "all sinks have said what they have committed"),
     ("recovery-state-opened", "the state of the checkpoint is open"),
-    // Negative controls, armed with `return`, in debug builds only.
+    // Negative controls: rules that are broken where they are armed with `return`; behind the feature `negative-controls`.
     ("break-log-skip-sync", "the log does not sync"),
+    ("break-directory-not-synced", "the directories of the log and of the file sink are not synced"),
     ("break-plan-not-logged", "batches are computed and committed without a durable plan"),
+    ("break-state-before-plan", "batches are computed and committed before their plan is durable"),
+    ("break-acknowledged-before-sync", "givers of records are told that they are durable before the log has them"),
     ("break-checkpoint-before-commit", "a checkpoint does not wait for the sinks"),
+    ("break-manifest-before-files", "the manifest of a checkpoint is published before the files it names"),
+    ("break-log-cleaned-early", "the log is cleaned up to one batch behind the newest checkpoint"),
+    ("break-hash-seeded", "the hash of keys is another one in each process"),
+    ("break-map-order", "the buckets of a shuffle are read in the order of a hash map"),
     ("break-cursor-outside-transaction", "the Kafka cursor is committed apart from the output"),
+    ("break-fence-skipped", "a start takes another transactional id, and fences nobody"),
+    ("break-commit-code-trusted", "a commit that fails is taken for not done: the cursor is not read again"),
+    (
+        "break-producer-not-renewed",
+        "a producer goes on after a commit of which nobody knows whether it is still on its way",
+    ),
+    ("break-expired-ignored", "a commit that fails because the transaction has expired is taken for done"),
 ];
 
-/// Arms what the variable `MILLPOND_FAILPOINTS` names; nothing if it is not set.
+/// Arms what the variables `MILLPOND_FAILPOINTS` and `MILLPOND_CONTROLS` name; nothing if they are not set.
 ///
 /// # Errors
 /// [`Configuration`](crate::ErrorKind::Configuration): a text that cannot be read, a name that is not in [`NAMES`], or any text in a program built
 /// without the feature `failpoints`.
 pub fn arm_from_env() -> Result<()> {
-    match std::env::var(VARIABLE) {
-        Ok(text) if !text.trim().is_empty() => arm(&text),
-        _ => Ok(()),
+    let of = |name| std::env::var(name).unwrap_or_default();
+    let controls: String = of(CONTROLS_VARIABLE).split_whitespace().map(|name| format!("{name}=return;")).collect();
+    match of(VARIABLE) + ";" + &controls {
+        nothing if nothing.trim_matches([';', ' ']).is_empty() => Ok(()),
+        text => arm(&text),
     }
 }
 
@@ -84,6 +103,11 @@ fn arm(text: &str) -> Result<()> {
             let known: Vec<&str> = NAMES.iter().map(|(known, _)| *known).collect();
             let known = known.join(", ");
             return Err(Error::configuration(format!("{VARIABLE}: there is no failpoint {name:?}; there are {known}")));
+        }
+        if name.starts_with("break-") && !cfg!(feature = "negative-controls") {
+            return Err(Error::configuration(format!(
+                "{VARIABLE}: {name} needs a program that is built with the feature `negative-controls` of millpond-core and millpond-kafka"
+            )));
         }
         match action.split_once('@') {
             Some((what @ ("kill" | "panic" | "stop"), hit)) => {
@@ -166,7 +190,7 @@ mod tests {
                 }
             }
             // In two parts, so that this line is none itself.
-            for call in [concat!("fail_", "point!("), concat!("fail::", "eval(")] {
+            for call in [concat!("fail_", "point!("), concat!("controls::", "broken(")] {
                 let code = code.join("\n");
                 points.extend(code.split(call).skip(1).filter_map(|after| {
                     let argument = after.split([',', ')']).next()?.trim().to_owned();
@@ -216,11 +240,18 @@ mod tests {
         assert!(said.contains("before-comit") && said.contains("before-commit, after-commit"), "{said}");
     }
 
+    #[cfg(all(feature = "failpoints", not(feature = "negative-controls")))]
+    #[test]
+    fn a_program_without_negative_controls_refuses_to_be_broken() {
+        let said = arm("break-map-order=return").map_or_else(|error| error.to_string(), |()| "armed".into());
+        assert!(said.contains("break-map-order needs") && said.contains("negative-controls"), "{said}");
+    }
+
     /// Points that no test of this crate comes to.
-    #[cfg(feature = "failpoints")]
+    #[cfg(feature = "negative-controls")]
     #[test]
     fn an_armed_point_takes_its_way_out_at_the_hit_that_was_named() {
-        assert!(arm(" break-cursor-outside-transaction=return ; offsets-sent=panic@2").is_ok());
+        assert!(arm(" break-expired-ignored=return ; offsets-sent=panic@2").is_ok());
         // By another name, so that this is no failpoint of the sources.
         use fail::eval as hit;
         let eval = |name: &str| std::panic::catch_unwind(|| hit(name, |_| ()));

@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod bytes;
 pub mod clock;
+mod controls;
 pub mod engine;
 pub mod error;
 mod exec;

@@ -14,11 +14,3 @@ pub(crate) const BEFORE_COMMIT: &str = "before-commit";
 pub(crate) const AFTER_COMMIT: &str = "after-commit";
 /// Earlier incarnations are fenced, the cursor has not been read again.
 pub(crate) const SINK_FENCED: &str = "sink-fenced";
-
-/// The negative control `break-cursor-outside-transaction`: true if the cursor is to be written by a producer of its own,
-/// outside the transaction, as it must never be. Armed with `return`, in debug builds only.
-pub(crate) fn cursor_is_to_leave_the_transaction() -> bool {
-    #[cfg(debug_assertions)]
-    fail::fail_point!("break-cursor-outside-transaction", |_| true);
-    false
-}

@@ -5,6 +5,7 @@
 //! signature.
 
 mod client;
+mod controls;
 mod decode;
 mod error;
 mod failpoint;

@@ -87,6 +87,8 @@ impl Checkpoints {
     ) -> Result<SnapshotInfo> {
         fail::fail_point!(crate::failpoints::CHECKPOINT_LINKED);
         let mut named = Vec::new();
+        // Files that come after the manifest that names them, as they must never.
+        let mut late = Vec::new();
         let (mut new_files, mut new_bytes) = (0, 0);
         let mut tables = HashMap::new();
         for live_name in files::names(&linked.directory)? {
@@ -102,7 +104,11 @@ impl Checkpoints {
                     let (bytes, checksum) = checksum_file(&path)?;
                     let (stem, ending) = live_name.split_once('.').unwrap_or((&live_name, "meta"));
                     let name = format!("{stem}-{bytes:x}-{checksum:08x}.{ending}");
-                    snapshots.put(&name, &path)?;
+                    if crate::controls::broken("break-manifest-before-files") {
+                        late.push((name.clone(), path));
+                    } else {
+                        snapshots.put(&name, &path)?;
+                    }
                     new_files += 1;
                     new_bytes += bytes;
                     SnapshotFile { name, live_name: live_name.clone(), bytes, checksum }
@@ -131,6 +137,7 @@ impl Checkpoints {
         };
         let encoded = manifest.encode()?;
         snapshots.publish(batch, &encoded)?;
+        late.iter().try_for_each(|(name, path)| snapshots.put(name, path))?;
         // Known only now: of an unpublished snapshot the store may have lost files.
         self.known = tables;
         files::remove_directory(&linked.directory)?;

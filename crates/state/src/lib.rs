@@ -62,6 +62,7 @@
 mod checkpoint;
 pub mod codec;
 pub mod conformance;
+mod controls;
 mod database;
 mod error;
 mod evict;

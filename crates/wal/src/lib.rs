@@ -17,9 +17,12 @@
 //! | `log-synced` | they are synced, nobody has been told |
 //! | `log-segment-created` | a segment has its name, durably; no frame is in it |
 //! | `log-segment-deleted` | a released segment is gone or renamed, durably |
-//! | `break-log-skip-sync` | set to `return`, groups are not synced: the negative control of the model test; in debug builds only |
+//!
+//! With the feature `negative-controls`, which builds with debug assertions only, `break-log-skip-sync`, set to `return`, leaves groups
+//! unsynced, and `break-directory-not-synced` directories.
 
 mod commit;
+mod controls;
 mod directory;
 mod error;
 mod format;
@@ -52,6 +55,4 @@ mod failpoints {
     pub(crate) const SYNCED: &str = "log-synced";
     pub(crate) const SEGMENT_CREATED: &str = "log-segment-created";
     pub(crate) const SEGMENT_DELETED: &str = "log-segment-deleted";
-    #[cfg(debug_assertions)]
-    pub(crate) const BREAK_SKIP_SYNC: &str = "break-log-skip-sync";
 }

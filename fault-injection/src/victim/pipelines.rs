@@ -25,7 +25,9 @@ pub(super) fn describe(setup: &Setup, graph: &Graph<'_>) -> millpond::Result<Opt
             counts.sink_records("second", FileSink::text(&setup.second_output), encode_count);
         }
         Pipeline::FloatSums => {
-            files(setup, graph)
+            // Many partitions a batch: the order in which their sums are added shows.
+            graph
+                .source("lines", file_source(setup).partition_bytes(200))
                 .flat_map(|line| line.split_whitespace().map(String::from).collect::<Vec<_>>())
                 .map(|word| (word.len(), 0.1 * word.bytes().map(f64::from).sum::<f64>()))
                 .reduce_by_key(|a, b| a + b)
@@ -70,8 +72,11 @@ pub(super) fn describe(setup: &Setup, graph: &Graph<'_>) -> millpond::Result<Opt
 }
 
 fn files<'g>(setup: &Setup, graph: &Graph<'g>) -> DStream<'g, String> {
-    let source = FileSource::directory(&setup.input).existing_files(true).batch_limit_bytes(setup.batch_limit_bytes);
-    graph.source("lines", source)
+    graph.source("lines", file_source(setup))
+}
+
+fn file_source(setup: &Setup) -> FileSource<String> {
+    FileSource::directory(&setup.input).existing_files(true).batch_limit_bytes(setup.batch_limit_bytes)
 }
 
 fn topic(setup: &Setup) -> KafkaSource<millpond::kafka::Raw> {

@@ -1,4 +1,5 @@
-//! A reliable receiver: the lines of a file that only grows, a few at a time, each time with its own position.
+//! A reliable receiver: the lines of a file that only grows, a few at a time, each time with its own position. Like a server whose queue
+//! they come from, it never gives again what it was told is durable.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -41,7 +42,10 @@ impl Receiver for Spool {
 
 fn receive(path: &Path, handle: &ReceiverHandle<String>) -> Result<(), Box<dyn std::error::Error>> {
     let position = handle.last_position().and_then(|bytes| bytes.try_into().ok());
-    let mut position = position.map_or(0, u64::from_le_bytes);
+    // Beside the spool, where neither a crash nor a power failure of the application takes anything.
+    let noted = path.with_extension("acknowledged");
+    let acknowledged = std::fs::read(&noted).ok().and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let mut position = position.map_or(0, u64::from_le_bytes).max(acknowledged);
     let mut file = File::open(path)?;
     while !handle.is_stopped() {
         let mut text = String::new();
@@ -53,6 +57,9 @@ fn receive(path: &Path, handle: &ReceiverHandle<String>) -> Result<(), Box<dyn s
             let records: Vec<String> = group.iter().map(|line| line.trim_end().to_owned()).collect();
             position += group.iter().map(|line| line.len() as u64).sum::<u64>();
             handle.store_group_at(&records, &position.to_le_bytes())?;
+            let aside = path.with_extension("acknowledged.new");
+            std::fs::write(&aside, position.to_le_bytes())?;
+            std::fs::rename(&aside, &noted)?;
         }
         if lines.is_empty() {
             std::thread::sleep(LOOK_EVERY);

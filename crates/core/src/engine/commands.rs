@@ -13,6 +13,7 @@ use super::manifest::{Manifest, SinkState, SourceState};
 use super::meters;
 use super::rules::Stored;
 use super::workers::{Compute, Computed, Told, Write, WriteJob, Written};
+use crate::controls;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{BatchPlan, LogEntry, SourcePlan};
 use crate::plan::{BlockId, PlanRequest};
@@ -76,8 +77,16 @@ impl Driver {
         plan.chain = plan.chain_from(self.plans_chain);
         let entry = LogEntry::Plan(plan);
         fail::fail_point!("plan-appended");
-        let at = if cfg!(debug_assertions) && fail::eval("break-plan-not-logged", |_| ()).is_some() {
-            // Negative control: the batch is computed and committed without a durable plan.
+        let at = if controls::broken("break-plan-not-logged") {
+            // The batch is computed and committed without a durable plan.
+            self.log.end()
+        } else if controls::broken("break-state-before-plan") {
+            // And here with one that becomes durable when its output is long committed.
+            let (log, entry) = (self.log.clone(), entry.clone());
+            std::thread::spawn(move || {
+                std::thread::sleep(5 * FULL_DISK_RETRY);
+                log.append(&entry)
+            });
             self.log.end()
         } else {
             self.append_when_there_is_room(&entry)?
@@ -353,7 +362,12 @@ impl Driver {
         self.plans.forget(batch);
         let oldest = self.directory.snapshots.batches()?.first().copied().unwrap_or(batch.as_ms());
         let oldest = self.directory.snapshots.manifest(oldest)?;
-        let needed = Manifest::decode(&millpond_state::Manifest::decode(&oldest)?.meta)?.log;
+        let mut needed = Manifest::decode(&millpond_state::Manifest::decode(&oldest)?.meta)?.log;
+        if controls::broken("break-log-cleaned-early") {
+            // What comes after the newest checkpoint, and not even the first batch of that.
+            let next = self.plans.iter().next().map(|plan| plan.last);
+            needed = next.and_then(|next| self.plans.needed_after(next)).unwrap_or_else(|| self.log.end());
+        }
         self.log.release(needed)
     }
 

@@ -308,7 +308,7 @@ impl Machine {
         if let Some(frozen) = &mut self.frozen
             && !self.freezing
             && !frozen.writing
-            && (frozen.batch <= self.committed || checkpoint_before_commit())
+            && (frozen.batch <= self.committed || crate::controls::broken("break-checkpoint-before-commit"))
         {
             frozen.writing = true;
             commands.push(Command::Write { batch: frozen.batch, checkpoint: frozen.checkpoint });
@@ -407,14 +407,6 @@ impl Machine {
         self.frozen = None;
         self.over_limit = false;
     }
-}
-
-/// The negative control `break-checkpoint-before-commit`: true if a checkpoint is to be published without waiting for the
-/// sinks, as it must never be. Armed with `return`, in debug builds only.
-fn checkpoint_before_commit() -> bool {
-    #[cfg(debug_assertions)]
-    fail::fail_point!("break-checkpoint-before-commit", |_| true);
-    false
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use millpond_state::codec;
 use millpond_state::{KeyBytes, KeyIndex};
 
+use crate::controls::seeded;
+
 /// Records folded at once: what they touch stays in the first cache.
 const BLOCK: usize = 128;
 
@@ -124,7 +126,7 @@ impl<K, V> Block<K, V> {
     {
         let lookup = self.next();
         lookup.bytes.set(&record.0)?;
-        lookup.hash = codec::key_hash(lookup.bytes.as_bytes());
+        lookup.hash = seeded(codec::key_hash(lookup.bytes.as_bytes()));
         lookup.table = table_of(lookup.hash);
         self.records.push(record);
         Ok(())
@@ -132,7 +134,7 @@ impl<K, V> Block<K, V> {
 
     /// Adds a record whose key is encoded already, for the first table.
     fn push(&mut self, bytes: KeyBytes, record: (K, V)) {
-        let hash = codec::key_hash(bytes.as_bytes());
+        let hash = seeded(codec::key_hash(bytes.as_bytes()));
         *self.next() = Lookup { bytes, hash, found: None, table: 0 };
         self.records.push(record);
     }
@@ -198,7 +200,7 @@ impl<K, V> Block<K, V> {
 #[inline]
 pub(crate) fn encoded<K: serde::Serialize>(key: &K) -> millpond_state::Result<(u64, KeyBytes)> {
     let bytes = KeyBytes::encode(key)?;
-    Ok((codec::key_hash(bytes.as_bytes()), bytes))
+    Ok((seeded(codec::key_hash(bytes.as_bytes())), bytes))
 }
 
 #[cfg(test)]

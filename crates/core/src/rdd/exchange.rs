@@ -84,6 +84,11 @@ impl<B: Send + 'static> Exchange<B> {
             };
             taken.push(bucket);
         }
+        if crate::controls::broken("break-map-order") {
+            // In whatever order a map of this process gives.
+            let map: std::collections::HashMap<usize, B> = taken.into_iter().enumerate().collect();
+            taken = map.into_values().collect();
+        }
         Ok(taken)
     }
 

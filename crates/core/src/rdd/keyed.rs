@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use super::bucket::Bucket;
 use super::combine::{Block, CombineTable};
 use super::{Compute, Exchange, Out, Rdd, in_chunks};
+use crate::controls::seeded;
 use crate::error::{Error, Result};
 use crate::exec::{Stage, Task};
 
@@ -46,7 +47,7 @@ pub(crate) fn shuffle<K: Key, V: Send + 'static>(parent: Rdd<(K, V)>, label: &Ar
             task.enter(&label);
             for (key, value) in chunk {
                 check_key(&key, &mut checked)?;
-                let hash = codec::hash_of(&key).map_err(bad_key)?;
+                let hash = seeded(codec::hash_of(&key).map_err(bad_key)?);
                 let partition = usize::from(partition_of[usize::from(codec::shard_of(hash, shards))]);
                 buckets[partition].push(Keyed { hash, key, value });
             }

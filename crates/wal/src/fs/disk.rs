@@ -62,6 +62,9 @@ impl FileSystem for DiskFileSystem {
     }
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        if crate::controls::broken("break-directory-not-synced") {
+            return Ok(());
+        }
         File::open(directory)?.sync_all()
     }
 }

@@ -74,6 +74,13 @@ fn log(intake: &Arc<Intake>, block: Block, outside: &Outside) {
     if let Err(error) = take_budget(intake, bytes, outside) {
         return refused(intake, block, error, outside);
     }
+    if crate::controls::broken("break-acknowledged-before-sync")
+        && let Some(ticket) = &block.ticket
+    {
+        // Its giver is told that it is durable, and the log has not even got it.
+        ticket.complete(Ok(()));
+        thread::sleep(std::time::Duration::from_millis(50));
+    }
     let Block { number, payload, records, position, numbers, ticket, due_ms } = block;
     let position = if numbers.is_empty() { position } else { sequences::encode(&numbers) };
     let kept: Arc<[u8]> = payload.as_slice().into();

@@ -1,0 +1,37 @@
+//! The rules of this crate that tests break on purpose, to see that they would notice: the names that begin with `break-` in
+//! `millpond_core::failpoints::NAMES`. Behind the feature `negative-controls`; nothing of it is in the code without.
+
+#[cfg(all(feature = "negative-controls", not(debug_assertions)))]
+compile_error!(
+    "the feature `negative-controls` breaks the program on purpose: it builds with debug assertions only, for tests"
+);
+
+/// Whether this process was told to break a rule.
+#[cfg(feature = "negative-controls")]
+pub(crate) fn broken(rule: &str) -> bool {
+    fail::eval(rule, |_| ()).is_some()
+}
+
+/// Never.
+#[cfg(not(feature = "negative-controls"))]
+#[inline(always)]
+pub(crate) const fn broken(_rule: &str) -> bool {
+    false
+}
+
+/// The hash of a key, another one in each process: what [`millpond_state::codec::key_hash`] must never be.
+#[cfg(feature = "negative-controls")]
+pub(crate) fn seeded(hash: u64) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    use std::sync::OnceLock;
+    static SEED: OnceLock<u64> = OnceLock::new();
+    hash ^ SEED
+        .get_or_init(|| if crate::controls::broken("break-hash-seeded") { RandomState::new().hash_one(0) } else { 0 })
+}
+
+/// The hash.
+#[cfg(not(feature = "negative-controls"))]
+#[inline(always)]
+pub(crate) const fn seeded(hash: u64) -> u64 {
+    hash
+}
