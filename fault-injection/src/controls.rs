@@ -122,9 +122,9 @@ impl Scenario {
                     kill_at(&mut lineage, &mut world, Point::new("before-commit", 3), "")?;
                 }
             }
-            Scenario::LateCommit => inflict("commit-delayed", 3, &mut lineage, &mut world, broker, seed)?,
+            Scenario::LateCommit => late_commit(&mut lineage, &mut world, broker, proxy)?,
             Scenario::Frozen => {
-                inflict("frozen-past-the-transaction-timeout", 1, &mut lineage, &mut world, broker, seed)?;
+                inflict("frozen-past-the-transaction-timeout", &mut lineage, &mut world, broker, seed)?;
             }
             _ => lost_answer(&mut lineage, &mut world, proxy)?,
         }
@@ -238,33 +238,49 @@ fn power_lost(rule: &str, seed: u64) -> Result<()> {
     lineage.finish(&mut world)
 }
 
-/// Inflicts one of the faults of every suite, so many times.
-fn inflict(
-    name: &str,
-    times: u32,
-    lineage: &mut Lineage,
-    world: &mut dyn World,
-    broker: &KafkaBroker,
-    seed: u64,
-) -> Result<()> {
+/// Inflicts one of the faults of every suite.
+fn inflict(name: &str, lineage: &mut Lineage, world: &mut dyn World, broker: &KafkaBroker, seed: u64) -> Result<()> {
     let fault: Option<Fault> = faults::of_kafka().into_iter().find(|fault| fault.name() == name);
     let fault = fault.ok_or_else(|| Finding::new(format!("there is no fault {name}")))?;
     let transactional_id = lineage.application().to_owned();
     let points = [points::ENGINE, points::SINK, points::KAFKA_SINK].concat();
-    let mut dice = Dice::new(seed);
-    for _ in 0..times {
-        fault.inflict(&mut Scene {
-            lineage: &mut *lineage,
-            world: &mut *world,
-            broker: Some(broker),
-            transactional_id: &transactional_id,
-            dice: &mut dice,
-            points: &points,
-            recovery_points: points::RECOVERY,
-            limit: 2 * PATIENCE,
-        })?;
-    }
-    Ok(())
+    fault.inflict(&mut Scene {
+        lineage,
+        world,
+        broker: Some(broker),
+        transactional_id: &transactional_id,
+        dice: &mut Dice::new(seed),
+        points: &points,
+        recovery_points: points::RECOVERY,
+        limit: 2 * PATIENCE,
+    })
+}
+
+/// A commit is held up on its way and asked for again; it arrives when the next transaction is open, with its output at the broker and its
+/// cursor not, and then the process is killed.
+fn late_commit(lineage: &mut Lineage, world: &mut dyn World, broker: &KafkaBroker, proxy: &Proxy) -> Result<()> {
+    world.feed()?;
+    let mut process = lineage.start("output-written=sleep(1500)")?;
+    process.wait_ready(chaos::LIMIT)?;
+    proxy.keep_back(Request::EndTransaction);
+    process.wait_while_alive(chaos::LIMIT, "a commit", || Ok(proxy.has_caught()))?;
+    let (commits, mut partitions) = (proxy.passed(Request::EndTransaction), None);
+    let id = lineage.application().to_owned();
+    process.wait_while_alive(chaos::LIMIT, "the next transaction", || {
+        // One without output is none, for this.
+        world.feed()?;
+        if proxy.passed(Request::EndTransaction) == commits {
+            return Ok(false);
+        }
+        let now = proxy.passed(Request::AddPartitions);
+        if now <= *partitions.get_or_insert(now) {
+            return Ok(false);
+        }
+        let open = broker.open_transactions()?;
+        Ok(open.iter().any(|open| open.transactional_id == id && open.state == "Ongoing"))
+    })?;
+    proxy.deliver()?;
+    process.kill()
 }
 
 /// The broker commits, its answer is lost, and nobody reaches it until the process has given up on the commit.
@@ -277,10 +293,8 @@ fn lost_answer(lineage: &mut Lineage, world: &mut dyn World, proxy: &Proxy) -> R
         world.feed()?;
     }
     proxy.lose_answer(Request::EndTransaction);
-    process.wait_while_alive(chaos::LIMIT, "a commit", || {
-        world.feed()?;
-        Ok(proxy.has_caught())
-    })?;
+    // Soon, and at once: librdkafka asks again on another connection.
+    process.wait_while_alive(chaos::LIMIT, "a commit", || Ok(proxy.has_caught()))?;
     proxy.refuse(true);
     // Time itself is the fault.
     let ended = process.ends_within(Duration::from_millis(TRANSACTION_TIMEOUT_MS + 2000))?;

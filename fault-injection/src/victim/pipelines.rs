@@ -26,8 +26,8 @@ pub(super) fn describe(setup: &Setup, graph: &Graph<'_>) -> millpond::Result<Opt
         }
         Pipeline::FloatSums => {
             // Many partitions a batch: the order in which their sums are added shows.
-            graph
-                .source("lines", file_source(setup).partition_bytes(200))
+            files(setup, graph)
+                .repartition(5)
                 .flat_map(|line| line.split_whitespace().map(String::from).collect::<Vec<_>>())
                 .map(|word| (word.len(), 0.1 * word.bytes().map(f64::from).sum::<f64>()))
                 .reduce_by_key(|a, b| a + b)
@@ -72,11 +72,8 @@ pub(super) fn describe(setup: &Setup, graph: &Graph<'_>) -> millpond::Result<Opt
 }
 
 fn files<'g>(setup: &Setup, graph: &Graph<'g>) -> DStream<'g, String> {
-    graph.source("lines", file_source(setup))
-}
-
-fn file_source(setup: &Setup) -> FileSource<String> {
-    FileSource::directory(&setup.input).existing_files(true).batch_limit_bytes(setup.batch_limit_bytes)
+    let source = FileSource::directory(&setup.input).existing_files(true).batch_limit_bytes(setup.batch_limit_bytes);
+    graph.source("lines", source)
 }
 
 fn topic(setup: &Setup) -> KafkaSource<millpond::kafka::Raw> {
