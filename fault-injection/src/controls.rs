@@ -292,10 +292,8 @@ fn lost_answer(lineage: &mut Lineage, world: &mut dyn World, proxy: &Proxy) -> R
     for _ in 0..10 {
         world.feed()?;
     }
-    proxy.lose_answer(Request::EndTransaction);
-    // Soon, and at once: librdkafka asks again on another connection.
+    proxy.lose_answer_and_refuse(Request::EndTransaction);
     process.wait_while_alive(chaos::LIMIT, "a commit", || Ok(proxy.has_caught()))?;
-    proxy.refuse(true);
     // Time itself is the fault.
     let ended = process.ends_within(Duration::from_millis(TRANSACTION_TIMEOUT_MS + 2000))?;
     proxy.refuse(false);

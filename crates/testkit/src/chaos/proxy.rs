@@ -61,6 +61,8 @@ struct State {
     trap: Option<(i16, Trap)>,
     /// A request that went into the trap; or of which the answer did.
     caught: Option<Vec<u8>>,
+    /// When an answer has been lost, no connection comes about any more.
+    goes_away: bool,
     connections: Vec<TcpStream>,
     /// Requests that have gone to the broker, by their number.
     passed: BTreeMap<i16, u64>,
@@ -149,6 +151,12 @@ impl Proxy {
         self.set(next, Trap::LoseAnswer);
     }
 
+    /// As [`lose_answer`](Proxy::lose_answer); and in the same moment [`refuse`](Proxy::refuse) begins, so that the request cannot be made again.
+    pub fn lose_answer_and_refuse(&self, next: Request) {
+        self.set(next, Trap::LoseAnswer);
+        self.shared.lock().goes_away = true;
+    }
+
     /// The next request of a kind goes through, and a copy of it is kept for [`deliver`](Proxy::deliver).
     pub fn repeat(&self, next: Request) {
         self.set(next, Trap::Repeat);
@@ -156,7 +164,7 @@ impl Proxy {
 
     fn set(&self, next: Request, trap: Trap) {
         let mut state = self.shared.lock();
-        (state.trap, state.caught) = (Some((next.number(), trap)), None);
+        (state.trap, state.caught, state.goes_away) = (Some((next.number(), trap)), None, false);
     }
 
     /// Whether the request that was waited for has come; for a lost answer, whether the broker has answered.
@@ -200,7 +208,7 @@ impl Proxy {
         self.delay(Duration::ZERO);
         self.refuse(false);
         let mut state = self.shared.lock();
-        (state.trap, state.caught) = (None, None);
+        (state.trap, state.caught, state.goes_away) = (None, None, false);
     }
 }
 
@@ -272,7 +280,14 @@ fn forward_answers(mut broker: TcpStream, mut client: TcpStream, shared: &Shared
         if let Some((correlation, _)) = &*lost
             && frame.get(4..8) == Some(&correlation[..])
         {
-            shared.lock().caught = lost.take().map(|(_, request)| request);
+            let mut state = shared.lock();
+            state.caught = lost.take().map(|(_, request)| request);
+            if state.goes_away {
+                shared.refuses.store(true, Ordering::Relaxed);
+                for connection in state.connections.drain(..) {
+                    let _ = connection.shutdown(Shutdown::Both);
+                }
+            }
             break;
         }
         drop(lost);
