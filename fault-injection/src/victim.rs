@@ -44,6 +44,8 @@ pub struct Setup {
     pub from_latest: bool,
     /// The most bytes of input files a batch.
     pub batch_limit_bytes: u64,
+    /// The remember window of input files, in seconds.
+    pub remember_files_s: u64,
     /// Threads that compute.
     pub threads: usize,
     /// Partitions of a shuffle.
@@ -119,6 +121,7 @@ impl Setup {
             transactional_id: None,
             from_latest: false,
             batch_limit_bytes: 400,
+            remember_files_s: 60,
             threads: 2,
             partitions: 2,
             poison: Poison::None,

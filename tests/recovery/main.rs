@@ -4,6 +4,8 @@ mod bad_brokers;
 mod bad_input;
 mod chaos;
 mod controls;
+mod disk_damage;
+mod disk_faults;
 mod disk_power;
 mod files;
 mod hard_cases;

@@ -19,6 +19,8 @@
 
 mod control;
 mod crash;
+pub mod damage;
+pub mod faults;
 mod journal;
 mod model;
 mod power;
@@ -81,6 +83,13 @@ impl Disk {
         launch.set_env("MILLPOND_DISK_UNDER", &self.place);
         if self.before.is_some() {
             launch.set_env("MILLPOND_DISK_JOURNAL", &self.journal);
+        }
+    }
+
+    /// From now on the processes of this lineage have the real disk and clock again.
+    pub fn detach(lineage: &mut chaos::Lineage) {
+        for name in ["LD_PRELOAD", "MILLPOND_DISK", "MILLPOND_DISK_UNDER", "MILLPOND_DISK_JOURNAL"] {
+            lineage.launch_mut().remove_env(name);
         }
     }
 

@@ -148,8 +148,23 @@ impl Directory {
             .newest()?
             .ok_or_else(|| Error::new(ErrorKind::Restore, format!("{} has no checkpoint any more", self.name())))?;
         let manifest = Manifest::decode(snapshot.meta())?;
-        let store = StateStore::open(&self.path.join("live"), Some(&snapshot), self.options.clone())?;
+        let store = StateStore::open(&self.path.join("live"), Some(&snapshot), self.options.clone());
+        let store = store.map_err(|error| self.does_not_open(&snapshot, error))?;
         Ok((store, manifest, snapshot))
+    }
+
+    /// The database of a checkpoint does not open. If one of its files is damaged it is marked bad here, as the check in the background
+    /// never comes to it: else every start would fail on the same checkpoint, though an older one may be sound (H22).
+    fn does_not_open(&self, snapshot: &Snapshot, error: millpond_state::Error) -> Error {
+        if error.kind() != millpond_state::ErrorKind::Corrupt {
+            return error.into();
+        }
+        match snapshot.verify(&|| true) {
+            Err(damage) if damage.kind() == millpond_state::ErrorKind::Corrupt => {
+                Error::new(ErrorKind::Restart, format!("{}: {damage} ({error})", self.name()))
+            }
+            _ => error.into(),
+        }
     }
 
     /// A first checkpoint, empty, at zero time: from now on the directory has an identity. A process killed before

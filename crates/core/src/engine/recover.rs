@@ -78,6 +78,7 @@ impl Start {
         })?;
         fail::fail_point!("recovery-log-read");
         let LogState { plans, runs, introduced, unplanned, .. } = state;
+        super::rules::check_plans(&directory.name(), &manifest, plans.iter())?;
         let mut runs_known = manifest.runs.clone();
         runs_known.extend(runs);
 

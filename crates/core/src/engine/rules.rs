@@ -167,6 +167,30 @@ pub(crate) fn check_manifest(directory: &str, manifest: &Manifest, application: 
     Ok(())
 }
 
+/// Each plan in the log names all before it: those after a checkpoint must go on from it. Else the log has lost its beginning, which it
+/// cannot know by itself, and a replay would leave batches out.
+pub(crate) fn check_plans<'p>(
+    directory: &str,
+    manifest: &Manifest,
+    plans: impl Iterator<Item = &'p BatchPlan>,
+) -> Result<()> {
+    let mut chain = manifest.plans;
+    for plan in plans {
+        if plan.chain != plan.chain_from(chain) {
+            return Err(Error::new(
+                ErrorKind::Restore,
+                format!(
+                    "the log in {directory} does not go on from the checkpoint of {}: plans before that of {} are missing. Is a file in \
+                     its folder `log` gone? Restore the directory, or start with a new one and a new application id",
+                    manifest.batch, plan.first
+                ),
+            ));
+        }
+        chain = plan.chain;
+    }
+    Ok(())
+}
+
 /// Windows stand on the grid of the batch interval: with another one their slides would not be met (hard case H18).
 pub(crate) fn check_interval(windows: &[std::sync::Arc<str>], was_ms: u64, is_ms: u64) -> Result<()> {
     match windows.first() {
