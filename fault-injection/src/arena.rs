@@ -133,6 +133,8 @@ pub fn is_possible(fault: &Fault, pipeline: Pipeline) -> bool {
         ("out-of-memory", _) => !kafka,
         // With a sink in files as well the successor of a zombie is refused: the zombie holds the lock of the output directory.
         ("zombie", _) => kafka && pipeline != Pipeline::KafkaAndFiles,
+        // Input files bear the times of the real clock, and brokers refuse records from the future.
+        ("clock-jumps", _) => matches!(pipeline, Pipeline::Spool | Pipeline::Receivers),
         (_, Needs::Process) => true,
         (_, Needs::Kafka | Needs::Broker | Needs::Proxy) => kafka,
     }

@@ -3,6 +3,7 @@
 
 use millpond_testkit::chaos::{Expected, Fault, Needs, Scene, Seen, faults};
 
+use crate::disk::faults::of_disk;
 use crate::victim::{Setup, VICTIM};
 use crate::{Ended, Finding, Result};
 
@@ -21,6 +22,11 @@ const TRANSACTIONS: &str = "each_fault_of_transactions_leaves_a_window_over_kafk
 const BROKERS: &str = "each_fault_of_the_broker_leaves_a_word_count_exactly_once";
 const NETWORKS: &str = "each_fault_of_the_network_leaves_a_pipeline_of_a_seed_exactly_once";
 
+const DISKS: &str = "each_fault_of_the_disk_and_the_clock_leaves_receivers_to_files_exactly_once";
+
+/// What the victims write to, beside each other.
+const ROOTS: &[&str] = &["pond", "out", "second"];
+
 /// All faults that `make chaos` can inflict. Further kinds are added here: a row each, made with [`Fault::new`].
 pub fn table() -> Vec<Row> {
     let row = |fault: Fault| {
@@ -33,7 +39,8 @@ pub fn table() -> Vec<Row> {
         Row { fault, test }
     };
     let rows = [faults::of_processes(), vec![little_memory()], faults::of_kafka()].concat().into_iter().map(row);
-    rows.collect()
+    let disk = of_disk(ROOTS).into_iter().map(|fault| Row { fault, test: DISKS });
+    rows.chain(disk).collect()
 }
 
 /// The faults that a test of this name has to inflict.

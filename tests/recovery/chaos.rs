@@ -36,6 +36,11 @@ fn each_fault_of_a_process_leaves_receivers_to_files_exactly_once() {
 }
 
 #[test]
+fn each_fault_of_the_disk_and_the_clock_leaves_receivers_to_files_exactly_once() {
+    inflict("each_fault_of_the_disk_and_the_clock_leaves_receivers_to_files_exactly_once", Pipeline::Receivers, None);
+}
+
+#[test]
 fn each_fault_of_transactions_leaves_a_window_over_kafka_exactly_once() {
     let test = "each_fault_of_transactions_leaves_a_window_over_kafka_exactly_once";
     inflict(test, Pipeline::KafkaWindow, Some(KafkaBroker::shared()));

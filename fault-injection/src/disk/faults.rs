@@ -141,6 +141,7 @@ impl Trouble {
             }
             if world.is_complete()? && (self.times > 0 || !met || began.elapsed() > STAYS) {
                 process.kill()?;
+                lineage.tally_mut().kill("after-all-output");
                 disk.heal()?;
                 return Ok(Outcome { live, met, seen: Seen::WentOn });
             }
@@ -232,6 +233,7 @@ fn recovered(scene: &mut Scene<'_>) -> Result<Seen> {
     scene.wait_complete(&mut process)?;
     scene.lineage.note_recovery(&process);
     process.kill()?;
+    scene.lineage.tally_mut().kill("after-all-output");
     Ok(Seen::WentOn)
 }
 
