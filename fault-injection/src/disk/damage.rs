@@ -46,6 +46,17 @@ pub enum At {
     End,
 }
 
+/// Which file, of many of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The last by name.
+    Newest,
+    /// The one before it.
+    Before,
+    /// The first by name.
+    Oldest,
+}
+
 /// A kind of file.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
@@ -53,8 +64,8 @@ pub struct Kind {
     pub folder: &'static str,
     /// How its name begins and ends.
     pub name: (&'static str, &'static str),
-    /// Which one, of many: the newest by name, or the oldest.
-    pub newest: bool,
+    /// Which one, of many.
+    pub which: Which,
     /// Where the bit flips.
     pub at: At,
     /// What comes of a flipped bit, a cut file, a missing file.
@@ -62,59 +73,60 @@ pub struct Kind {
 }
 
 use Outcome::{GoesOn, OlderTakesOver, Refused};
+use Which::{Before, Newest, Oldest};
 
 const fn kind(
     folder: &'static str,
     name: (&'static str, &'static str),
-    newest: bool,
+    which: Which,
     at: At,
     outcomes: [Outcome; 3],
 ) -> Kind {
-    Kind { folder, name, newest, at, outcomes }
+    Kind { folder, name, which, at, outcomes }
 }
 
 /// The header of a segment of the log; its frames come after it.
 const HEADER_BYTES: u64 = 4096;
 
-/// A log that has lost its beginning cannot know; the checkpoint does, or the sink.
-const GAP: Outcome = Refused("the log in");
+/// The segment after it misses it; where there is none older, the log cannot know, but the checkpoint does, or the sink.
+const GAP: Outcome = Refused("log");
 
 /// All kinds. The directory is one with two checkpoints, whose process was killed in the midst of a commit, and the next one when it had begun
 /// a new segment of the log: there are batches to replay.
 pub const KINDS: &[Kind] = &[
     // For people, and for locks.
-    kind("pond", ("LOCK", ""), true, At::Middle, [GoesOn; 3]),
-    kind("pond", ("note", ""), true, At::Middle, [GoesOn; 3]),
+    kind("pond", ("LOCK", ""), Newest, At::Middle, [GoesOn; 3]),
+    kind("pond", ("note", ""), Newest, At::Middle, [GoesOn; 3]),
     // The log: what is below the synced mark is missed or seen to be damaged. The newest segment holds one group, of which nothing
     // says yet that it was synced: it may be a torn end.
-    kind("pond/log", ("", ".log"), false, At::Byte(16), [Refused(".log"), Refused(".log"), GAP]),
-    kind("pond/log", ("", ".log"), false, At::Byte(HEADER_BYTES + 40), [Refused(".log"), Refused(".log"), GAP]),
-    kind("pond/log", ("", ".log"), false, At::End, [GoesOn, GoesOn, GAP]),
-    kind("pond/log", ("", ".log"), true, At::Byte(16), [Refused(".log"), Refused(".log"), GoesOn]),
-    kind("pond/log", ("", ".log"), true, At::Byte(HEADER_BYTES + 40), [GoesOn; 3]),
-    kind("pond/log", ("", ".log"), true, At::End, [GoesOn; 3]),
+    kind("pond/log", ("", ".log"), Before, At::Byte(16), [Refused(".log"), Refused(".log"), GAP]),
+    kind("pond/log", ("", ".log"), Before, At::Byte(HEADER_BYTES + 40), [Refused(".log"), Refused(".log"), GAP]),
+    kind("pond/log", ("", ".log"), Before, At::End, [GoesOn, GoesOn, GAP]),
+    kind("pond/log", ("", ".log"), Newest, At::Byte(16), [Refused(".log"), Refused(".log"), GoesOn]),
+    kind("pond/log", ("", ".log"), Newest, At::Byte(HEADER_BYTES + 40), [GoesOn; 3]),
+    kind("pond/log", ("", ".log"), Newest, At::End, [GoesOn; 3]),
     // Checkpoints: the newest is given up for the one before it, whose batches the log has.
-    kind("pond/checkpoints", ("FORMAT", ""), true, At::Middle, [Refused("checkpoints"); 3]),
-    kind("pond/checkpoints/manifests", ("", ".manifest"), true, At::Middle, [GoesOn; 3]),
-    kind("pond/checkpoints/manifests", ("", ".manifest"), false, At::Middle, [GoesOn; 3]),
-    kind("pond/checkpoints/files", ("CURRENT-", ".meta"), true, At::Middle, [OlderTakesOver("CURRENT"); 3]),
-    kind("pond/checkpoints/files", ("MANIFEST-", ".meta"), true, At::Middle, [OlderTakesOver("MANIFEST"); 3]),
-    kind("pond/checkpoints/files", ("", ".sst"), true, At::Middle, [OlderTakesOver(".sst"); 3]),
+    kind("pond/checkpoints", ("FORMAT", ""), Newest, At::Middle, [Refused("checkpoints"); 3]),
+    kind("pond/checkpoints/manifests", ("", ".manifest"), Newest, At::Middle, [GoesOn; 3]),
+    kind("pond/checkpoints/manifests", ("", ".manifest"), Oldest, At::Middle, [GoesOn; 3]),
+    kind("pond/checkpoints/files", ("CURRENT-", ".meta"), Newest, At::Middle, [OlderTakesOver("CURRENT"); 3]),
+    kind("pond/checkpoints/files", ("MANIFEST-", ".meta"), Newest, At::Middle, [OlderTakesOver("MANIFEST"); 3]),
+    kind("pond/checkpoints/files", ("", ".sst"), Newest, At::Middle, [OlderTakesOver(".sst"); 3]),
     // The oldest is in every checkpoint that is kept.
-    kind("pond/checkpoints/files", ("", ".sst"), false, At::Middle, [Refused(".sst"); 3]),
+    kind("pond/checkpoints/files", ("", ".sst"), Oldest, At::Middle, [Refused(".sst"); 3]),
     // The open database is thrown away at each start.
-    kind("pond/live", ("LIVE", ""), true, At::Middle, [GoesOn, GoesOn, Refused("pond/live")]),
-    kind("pond/live/db", ("LOG", ""), true, At::Middle, [GoesOn; 3]),
-    kind("pond/live/db", ("LOCK", ""), true, At::Middle, [GoesOn; 3]),
-    kind("pond/live/db", ("IDENTITY", ""), true, At::Middle, [GoesOn; 3]),
-    kind("pond/live/db", ("OPTIONS-", ""), true, At::Middle, [GoesOn; 3]),
-    kind("pond/live/db", ("", ".log"), true, At::Middle, [GoesOn; 3]),
+    kind("pond/live", ("LIVE", ""), Newest, At::Middle, [GoesOn, GoesOn, Refused("pond/live")]),
+    kind("pond/live/db", ("LOG", ""), Newest, At::Middle, [GoesOn; 3]),
+    kind("pond/live/db", ("LOCK", ""), Newest, At::Middle, [GoesOn; 3]),
+    kind("pond/live/db", ("IDENTITY", ""), Newest, At::Middle, [GoesOn; 3]),
+    kind("pond/live/db", ("OPTIONS-", ""), Newest, At::Middle, [GoesOn; 3]),
+    kind("pond/live/db", ("", ".log"), Newest, At::Middle, [GoesOn; 3]),
     // What the file sink has committed.
-    kind("out/_millpond", ("LOCK", ""), true, At::Middle, [GoesOn; 3]),
+    kind("out/_millpond", ("LOCK", ""), Newest, At::Middle, [GoesOn; 3]),
     kind(
         "out/_millpond",
         ("cursor", ""),
-        true,
+        Newest,
         At::Middle,
         [Refused("_millpond/cursor"), Refused("_millpond/cursor"), Refused("has no cursor")],
     ),
@@ -131,7 +143,11 @@ impl Kind {
             fs::read_dir(place.join(self.folder)).ok()?.flatten().map(|entry| entry.path()).collect();
         found.retain(|path| path.is_file() && self.is_name(path));
         found.sort();
-        if self.newest { found.pop() } else { found.into_iter().next() }
+        match self.which {
+            Newest => found.pop(),
+            Before => found.into_iter().nth_back(1),
+            Oldest => found.into_iter().next(),
+        }
     }
 
     /// Whether a file below `place` is of this kind.
