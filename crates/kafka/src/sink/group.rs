@@ -19,7 +19,7 @@ use rdkafka::topic_partition_list::Offset;
 use super::cursors::Cursors;
 use super::partitioner::Partitioner;
 use super::producer::{Failure, Outcome, TransactionalProducer};
-use crate::controls::broken;
+use crate::controls;
 use crate::failpoint;
 use crate::position::decode_all;
 use crate::settings::Settings;
@@ -123,8 +123,8 @@ impl Group {
         fail::fail_point!(failpoint::SINK_FENCED);
         if !is_new {
             // What the return codes said of the process's own commits, in place of what is committed.
-            let believed =
-                (broken("break-commit-code-trusted") || broken("break-expired-ignored")) && !state.committed.is_empty();
+            let believed = (controls::broken("break-commit-code-trusted") || controls::broken("break-expired-ignored"))
+                && !state.committed.is_empty();
             if !believed {
                 state.committed = self.cursors.read_all()?;
             }
@@ -140,7 +140,7 @@ impl Group {
         state.offsets.clear();
         self.cursors.create()?;
         let mut id = self.transactional_id.clone();
-        if broken("break-fence-skipped") {
+        if controls::broken("break-fence-skipped") {
             id += &format!("-{}", std::process::id());
         }
         let mut producer = TransactionalProducer::new(&self.brokers, &id, &state.settings)?;
@@ -220,8 +220,9 @@ impl Group {
     /// The defence for version 1 of the protocol: a request of the last transaction that may still be on its way could be
     /// taken for one of the next. A new producer shuts it out.
     fn renew_if_doubtful(&self, state: &mut State) -> Result<()> {
-        let goes_on =
-            |producer: &TransactionalProducer| !producer.is_doubtful() || broken("break-producer-not-renewed");
+        let goes_on = |producer: &TransactionalProducer| {
+            !producer.is_doubtful() || controls::broken("break-producer-not-renewed")
+        };
         if state.producer.as_ref().is_some_and(goes_on) {
             return Ok(());
         }
@@ -286,7 +287,7 @@ impl Group {
         for (sink, cursor) in &open.cursors {
             records.push(Some(sink.as_bytes()), Some(&cursor.encode()));
         }
-        if broken("break-cursor-outside-transaction") {
+        if controls::broken("break-cursor-outside-transaction") {
             return self.write_cursor_outside(&records);
         }
         // Last, so that a batch of which only a part is committed can be told by the number of records in its cursor.
@@ -339,7 +340,7 @@ impl Group {
             None => Err(lost_producer()),
         };
         let committed = match committed {
-            Err(Failure::Producer { error, .. }) if broken("break-expired-ignored") => {
+            Err(Failure::Producer { error, .. }) if controls::broken("break-expired-ignored") => {
                 tracing::error!(%error, "ignored");
                 Ok(())
             }
