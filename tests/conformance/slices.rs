@@ -1,7 +1,7 @@
 //! Section E of the cases: remember and slice.
 
 use millpond_core::stream::Slices;
-use millpond_core::{BatchTime, Running, StreamingContext, seconds};
+use millpond_core::{BatchTime, Result, Running, StreamingContext, seconds};
 
 use crate::support::*;
 
@@ -17,9 +17,15 @@ fn remembered(bench: &Bench, for_seconds: u64) -> (Running, Slices<i64>) {
     (context.start().expect("it starts"), slices)
 }
 
+fn try_slice(slices: &Slices<i64>, from_ms: u64, to_ms: u64) -> Result<Vec<i64>> {
+    slices.slice(BatchTime::from_ms(from_ms), BatchTime::from_ms(to_ms), |batches| {
+        let batches = batches.iter().map(|batch| batch.collect()).collect::<Result<Vec<_>>>()?;
+        Ok(batches.concat())
+    })
+}
+
 fn slice(slices: &Slices<i64>, from_ms: u64, to_ms: u64) -> Vec<i64> {
-    let rdds = slices.slice(BatchTime::from_ms(from_ms), BatchTime::from_ms(to_ms)).expect("kept");
-    rdds.iter().flat_map(|rdd| rdd.collect().expect("kept")).collect()
+    try_slice(slices, from_ms, to_ms).expect("kept")
 }
 
 #[test]
@@ -35,13 +41,10 @@ fn e1_slice() {
     assert_eq!(slice(&slices, 1999, 3999), [1, 2, 3]);
     assert_eq!(slice(&slices, 3000, 60_000), [3, 4]);
     assert_eq!(slice(&slices, 3000, 2000), [0; 0]);
-    let times: Vec<u64> = slices
-        .slice(BatchTime::from_ms(0), BatchTime::from_ms(9000))
-        .expect("kept")
-        .iter()
-        .map(|rdd| rdd.batch_time().as_ms())
-        .collect();
-    assert_eq!(times, [1000, 2000, 3000, 4000]);
+    let times = slices.slice(BatchTime::from_ms(0), BatchTime::from_ms(9000), |batches| {
+        Ok(batches.iter().map(|batch| batch.batch_time().as_ms()).collect::<Vec<_>>())
+    });
+    assert_eq!(times.expect("kept"), [1000, 2000, 3000, 4000]);
     running.stop().expect("it stops");
     assert_eq!(slice(&slices, 0, 2000), [1, 2], "also when the context has stopped");
     assert_eq!(bench.outputs::<i64>("out", 4), [[10], [20], [30], [40]]);
@@ -54,7 +57,7 @@ fn e1_what_is_remembered_no_more_is_an_error_that_says_so() {
     (0..4).for_each(|_| bench.tick(&running));
     // At least two seconds: of 2 s, 3 s and 4 s.
     assert_eq!(slice(&slices, 2000, 4000), [2, 3, 4]);
-    let error = slices.slice(BatchTime::from_ms(1000), BatchTime::from_ms(4000)).expect_err("forgotten").to_string();
+    let error = try_slice(&slices, 1000, 4000).expect_err("forgotten").to_string();
     assert!(error.contains("batch 1000 ms of `numbers` is not kept") && error.contains("2000 ms"), "{error}");
     running.stop().expect("it stops");
 }
@@ -65,7 +68,7 @@ fn e2_slice_before_the_start() {
     let queue = queue_of(vec![vec![1_i64]]);
     let opened = bench.builder().open_with(|graph| Ok(graph.source("numbers", source(&queue)).remember(seconds(10)).1));
     let (context, slices) = opened.expect("being remembered is reason enough to be computed");
-    let error = slices.slice(BatchTime::from_ms(0), BatchTime::from_ms(1000)).expect_err("too early").to_string();
+    let error = try_slice(&slices, 0, 1000).expect_err("too early").to_string();
     assert!(error.contains("has not been initialized") && error.contains("`numbers`"), "{error}");
     let running = context.start().expect("it starts");
     bench.tick(&running);
@@ -108,7 +111,7 @@ fn slices_after_a_restart_have_what_was_computed_since() {
     bench.tick(&running);
     let last = running.progress().committed;
     assert_eq!(slice(&slices, last.as_ms(), last.as_ms()), [3]);
-    let error = slices.slice(BatchTime::from_ms(1000), last).expect_err("of before").to_string();
+    let error = try_slice(&slices, 1000, last.as_ms()).expect_err("of before").to_string();
     assert!(error.contains("batch 1000 ms") && error.contains("nothing from before its start"), "{error}");
     running.stop().expect("it stops");
 }

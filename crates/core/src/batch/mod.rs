@@ -156,7 +156,7 @@ impl BatchContext {
         &self,
         elements: impl IntoIterator<Item = T>,
         partitions: usize,
-    ) -> Rdd<T> {
+    ) -> Rdd<'static, T> {
         let mut rest: Vec<T> = elements.into_iter().collect();
         let (count, partitions) = (rest.len(), partitions.max(1));
         let mut parts: Vec<Vec<T>> =

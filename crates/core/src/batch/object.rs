@@ -15,7 +15,10 @@ impl BatchContext {
     ///
     /// # Errors
     /// A directory that is not there, or is none of these; a missing part. Damage further inside fails the task that reads it.
-    pub fn object_file<T: DeserializeOwned + Send + 'static>(&self, directory: impl AsRef<Path>) -> Result<Rdd<T>> {
+    pub fn object_file<T: DeserializeOwned + Send + 'static>(
+        &self,
+        directory: impl AsRef<Path>,
+    ) -> Result<Rdd<'static, T>> {
         let directory = directory.as_ref();
         let rdd = read_saved(directory, |label, partitions| {
             Rdd::new(self.env.clone(), SourceRdd { label, partitions, refused: None })

@@ -20,7 +20,7 @@ impl BatchContext {
     ///
     /// # Errors
     /// [`Configuration`](crate::ErrorKind::Configuration): there is no such file, or it may not be read.
-    pub fn text_file(&self, path: impl AsRef<Path>) -> Result<Rdd<String>> {
+    pub fn text_file(&self, path: impl AsRef<Path>) -> Result<Rdd<'static, String>> {
         let path = path.as_ref();
         let (partitions, files) = text_partitions(path)?;
         self.note(format!("data set {}", path.display()), || content("text", &files))?;

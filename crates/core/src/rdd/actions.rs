@@ -8,11 +8,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Stage, Task, run_stages};
 
 /// Computes one partition's result.
-type RunPartition<T, R> = Box<dyn Fn(&Rdd<T>, usize, &Task) -> Result<R> + Send + Sync>;
+type RunPartition<T, R> = Box<dyn Fn(&Rdd<'static, T>, usize, &Task) -> Result<R> + Send + Sync>;
 
 /// The last stage of an action: one result a partition.
 struct Action<T, R> {
-    rdd: Rdd<T>,
+    rdd: Rdd<'static, T>,
     /// The first so many partitions.
     partitions: usize,
     run: RunPartition<T, R>,
@@ -51,11 +51,11 @@ impl<T: Send + 'static, R: Send> Stage for Action<T, R> {
     }
 }
 
-impl<T: Send + 'static> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
     /// Runs a function of each partition and returns the results in the order of the partitions.
     pub(crate) fn run<R: Send + 'static>(
         &self,
-        run: impl Fn(&Rdd<T>, usize, &Task) -> Result<R> + Send + Sync + 'static,
+        run: impl Fn(&Rdd<'static, T>, usize, &Task) -> Result<R> + Send + Sync + 'static,
     ) -> Result<Vec<R>> {
         self.run_some(self.op.partitions(), run)
     }
@@ -64,10 +64,10 @@ impl<T: Send + 'static> Rdd<T> {
     fn run_some<R: Send + 'static>(
         &self,
         partitions: usize,
-        run: impl Fn(&Rdd<T>, usize, &Task) -> Result<R> + Send + Sync + 'static,
+        run: impl Fn(&Rdd<'static, T>, usize, &Task) -> Result<R> + Send + Sync + 'static,
     ) -> Result<Vec<R>> {
         let stage = Arc::new(Action {
-            rdd: self.clone(),
+            rdd: self.clone().unbound(),
             partitions,
             run: Box::new(run),
             results: Mutex::default(),

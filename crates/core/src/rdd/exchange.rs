@@ -30,7 +30,7 @@ trait Parent: Send + Sync {
     fn repeatable(&self) -> bool;
 }
 
-impl<T: Send + 'static> Parent for Rdd<T> {
+impl<T: Send + 'static> Parent for Rdd<'static, T> {
     fn partitions(&self) -> usize {
         self.op.partitions()
     }
@@ -48,10 +48,11 @@ impl<T: Send + 'static> Parent for Rdd<T> {
 impl<B: Send + 'static> Exchange<B> {
     /// An exchange filled from `parent` by `fill` and read by `readers` partitions.
     pub(crate) fn new<T: Send + 'static>(
-        parent: Rdd<T>,
+        parent: Rdd<'_, T>,
         readers: usize,
-        fill: impl Fn(&Rdd<T>, usize, &Task) -> Result<Vec<B>> + Send + Sync + 'static,
+        fill: impl Fn(&Rdd<'static, T>, usize, &Task) -> Result<Vec<B>> + Send + Sync + 'static,
     ) -> Arc<Self> {
+        let parent = parent.unbound();
         let tasks = parent.op.partitions();
         let empty = || Mutex::new((0..tasks).map(|_| None).collect());
         Arc::new(Exchange {
@@ -148,14 +149,14 @@ struct Gather<T> {
     exchange: Arc<Exchange<Vec<Vec<T>>>>,
 }
 
-impl<T: Send + 'static> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
     /// One partition that holds the records of all, in order.
-    pub(crate) fn gather(self) -> Rdd<T> {
+    pub(crate) fn gather(self) -> Rdd<'b, T> {
         self.spread(1)
     }
 
     /// So many partitions: partition `m` goes to partition `m` modulo `readers`, in order.
-    pub(crate) fn spread(self, readers: usize) -> Rdd<T> {
+    pub(crate) fn spread(self, readers: usize) -> Rdd<'b, T> {
         let env = self.env.clone();
         let exchange = Exchange::new(self, readers, move |parent, m, task| {
             let chunks = parent.chunks(m, task)?;

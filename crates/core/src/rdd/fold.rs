@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{CHUNK, Key, Rdd};
 use crate::error::Result;
 
-impl<T: Send + 'static> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
     /// All records folded into one, in the order of records and partitions; `None` if there are none. The function must be
     /// associative.
     ///
@@ -120,7 +120,7 @@ impl<T: Send + 'static> Rdd<T> {
     }
 }
 
-impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
+impl<'b, K: Key, V: Send + 'static> Rdd<'b, (K, V)> {
     /// How many records each key has, each key once. As pairs, since a key is its encoded bytes and need not be `Ord` or `Hash`.
     ///
     /// # Errors

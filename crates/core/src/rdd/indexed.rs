@@ -8,22 +8,22 @@ use crate::exec::{Stage, Task};
 
 /// An operator over chunks with something of its own for each partition, made anew whenever the partition is computed.
 struct Scan<A, B, F> {
-    parent: Rdd<A>,
+    parent: Rdd<'static, A>,
     label: Arc<str>,
     begin: B,
     each_chunk: F,
 }
 
-impl<T: Send + 'static> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
     /// `begin(partition)` makes what `each_chunk` is given for all chunks of the partition.
     pub(crate) fn scan<S, U: Send + 'static>(
         self,
         label: &Arc<str>,
         begin: impl Fn(usize) -> S + Send + Sync + 'static,
         each_chunk: impl Fn(&mut S, Vec<T>, &mut Out<'_, U>) -> Result<()> + Send + Sync + 'static,
-    ) -> Rdd<U> {
+    ) -> Rdd<'b, U> {
         let env = self.env.clone();
-        Rdd::new(env, Scan { parent: self, label: label.clone(), begin, each_chunk })
+        Rdd::new(env, Scan { parent: self.unbound(), label: label.clone(), begin, each_chunk })
     }
 
     /// A function of the number of each partition and its records, in order; called for empty partitions too. The partition is
@@ -31,7 +31,7 @@ impl<T: Send + 'static> Rdd<T> {
     pub fn map_partitions_with_index<U: Send + 'static, I: IntoIterator<Item = U>>(
         self,
         f: impl Fn(usize, std::vec::IntoIter<T>) -> I + Send + Sync + 'static,
-    ) -> Rdd<U> {
+    ) -> Rdd<'b, U> {
         self.map_partitions_with_index_labelled(&"map_partitions_with_index".into(), f)
     }
 
@@ -39,7 +39,7 @@ impl<T: Send + 'static> Rdd<T> {
     /// partitions and order: each partition draws its own numbers.
     ///
     /// A fraction of 0 or less takes none, 1 or more takes all.
-    pub fn sample(self, fraction: f64, seed: u64) -> Rdd<T> {
+    pub fn sample(self, fraction: f64, seed: u64) -> Rdd<'b, T> {
         // The part of all numbers that are drawn; as numbers of 53 bits, which a float holds exactly.
         let bound = (fraction.clamp(0.0, 1.0) * (1_u64 << 53) as f64) as u64;
         self.scan(
@@ -54,7 +54,7 @@ impl<T: Send + 'static> Rdd<T> {
 
     /// Each record with its number, from 0, in the order of the partitions. All records are held in memory meanwhile, since a
     /// partition has to know how many are in those before it.
-    pub fn zip_with_index(self) -> Rdd<(T, u64)> {
+    pub fn zip_with_index(self) -> Rdd<'b, (T, u64)> {
         let (env, readers) = (self.env.clone(), self.op.partitions());
         let exchange = Exchange::new(self, readers, move |parent, m, task| {
             let mut chunks = parent.chunks(m, task)?;
@@ -71,12 +71,12 @@ impl<T: Send + 'static> Rdd<T> {
     }
 }
 
-impl<T: Send + 'static> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
     pub(crate) fn map_partitions_with_index_labelled<U: Send + 'static, I: IntoIterator<Item = U>>(
         self,
         label: &Arc<str>,
         f: impl Fn(usize, std::vec::IntoIter<T>) -> I + Send + Sync + 'static,
-    ) -> Rdd<U> {
+    ) -> Rdd<'b, U> {
         // One record a partition: its number and all its records.
         let numbered = self.map_partitions_labelled(label, |records| std::iter::once(records.collect::<Vec<T>>()));
         numbered.scan(

@@ -55,12 +55,12 @@ impl<K: Key, V: Send + 'static, W: Send + 'static> Compute<(K, Both<V, W>)> for 
     }
 }
 
-impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
+impl<'b, K: Key, V: Send + 'static> Rdd<'b, (K, V)> {
     pub(crate) fn cogroup_labelled<W: Send + 'static>(
         self,
         label: &Arc<str>,
-        other: Rdd<(K, W)>,
-    ) -> Rdd<(K, (Vec<V>, Vec<W>))> {
+        other: Rdd<'b, (K, W)>,
+    ) -> Rdd<'b, (K, (Vec<V>, Vec<W>))> {
         let env = self.env_with(&other);
         let left = shuffle(self.within(env.clone()), label);
         let right = shuffle(other.within(env.clone()), label);
@@ -68,12 +68,12 @@ impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
     }
 
     /// The values of each key on both sides, in record order; a key is there if either side has it.
-    pub fn cogroup<W: Send + 'static>(self, other: impl Borrow<Rdd<(K, W)>>) -> Rdd<(K, (Vec<V>, Vec<W>))> {
+    pub fn cogroup<W: Send + 'static>(self, other: impl Borrow<Rdd<'b, (K, W)>>) -> Rdd<'b, (K, (Vec<V>, Vec<W>))> {
         self.cogroup_labelled(&"cogroup".into(), other.borrow().clone())
     }
 
     /// The records whose key the other has not. Their order within a key stays.
-    pub fn subtract_by_key<W: Send + 'static>(self, other: impl Borrow<Rdd<(K, W)>>) -> Self
+    pub fn subtract_by_key<W: Send + 'static>(self, other: impl Borrow<Rdd<'b, (K, W)>>) -> Self
     where
         K: Clone,
     {
@@ -87,10 +87,10 @@ impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
     }
 }
 
-impl<K: Key + Clone, V: Clone + Send + 'static> Rdd<(K, V)> {
+impl<'b, K: Key + Clone, V: Clone + Send + 'static> Rdd<'b, (K, V)> {
     /// Each pair of values of a key that both sides have. The other side may be a data set ([`BatchContext`](crate::BatchContext)),
     /// given by reference: `rdd.join(&users)`.
-    pub fn join<W: Clone + Send + 'static>(self, other: impl Borrow<Rdd<(K, W)>>) -> Rdd<(K, (V, W))> {
+    pub fn join<W: Clone + Send + 'static>(self, other: impl Borrow<Rdd<'b, (K, W)>>) -> Rdd<'b, (K, (V, W))> {
         self.cogroup_labelled(&"join".into(), other.borrow().clone())
             .flat_map(|(key, (left, right))| pairs(key, left, right, |v, w| (v, w)))
     }
@@ -98,8 +98,8 @@ impl<K: Key + Clone, V: Clone + Send + 'static> Rdd<(K, V)> {
     /// As [`join`](Rdd::join); a value on the left without one on the right is kept, with `None`.
     pub fn left_outer_join<W: Clone + Send + 'static>(
         self,
-        other: impl Borrow<Rdd<(K, W)>>,
-    ) -> Rdd<(K, (V, Option<W>))> {
+        other: impl Borrow<Rdd<'b, (K, W)>>,
+    ) -> Rdd<'b, (K, (V, Option<W>))> {
         self.cogroup_labelled(&"left_outer_join".into(), other.borrow().clone())
             .flat_map(|(key, (left, right))| pairs(key, left, some_or_none(right), |v, w| (v, w)))
     }
@@ -107,8 +107,8 @@ impl<K: Key + Clone, V: Clone + Send + 'static> Rdd<(K, V)> {
     /// As [`join`](Rdd::join); a value on the right without one on the left is kept, with `None`.
     pub fn right_outer_join<W: Clone + Send + 'static>(
         self,
-        other: impl Borrow<Rdd<(K, W)>>,
-    ) -> Rdd<(K, (Option<V>, W))> {
+        other: impl Borrow<Rdd<'b, (K, W)>>,
+    ) -> Rdd<'b, (K, (Option<V>, W))> {
         self.cogroup_labelled(&"right_outer_join".into(), other.borrow().clone())
             .flat_map(|(key, (left, right))| pairs(key, some_or_none(left), right, |v, w| (v, w)))
     }
@@ -116,8 +116,8 @@ impl<K: Key + Clone, V: Clone + Send + 'static> Rdd<(K, V)> {
     /// As [`join`](Rdd::join); a value on either side without one on the other is kept, with `None`.
     pub fn full_outer_join<W: Clone + Send + 'static>(
         self,
-        other: impl Borrow<Rdd<(K, W)>>,
-    ) -> Rdd<(K, (Option<V>, Option<W>))> {
+        other: impl Borrow<Rdd<'b, (K, W)>>,
+    ) -> Rdd<'b, (K, (Option<V>, Option<W>))> {
         self.cogroup_labelled(&"full_outer_join".into(), other.borrow().clone())
             .flat_map(|(key, (left, right))| pairs(key, some_or_none(left), some_or_none(right), |v, w| (v, w)))
     }

@@ -36,7 +36,10 @@ pub(crate) struct Keyed<K, V> {
 pub(crate) type KeyedExchange<K, V> = Exchange<Bucket<Keyed<K, V>>>;
 
 /// Brings the records of each key together in one partition, in record order.
-pub(crate) fn shuffle<K: Key, V: Send + 'static>(parent: Rdd<(K, V)>, label: &Arc<str>) -> Arc<KeyedExchange<K, V>> {
+pub(crate) fn shuffle<K: Key, V: Send + 'static>(
+    parent: Rdd<'_, (K, V)>,
+    label: &Arc<str>,
+) -> Arc<KeyedExchange<K, V>> {
     let (shards, partitions) = (parent.env.shards, parent.env.partitions);
     let label = label.clone();
     let partition_of = partition_of_shards(shards, partitions);
@@ -85,7 +88,7 @@ pub(crate) struct Combined<K, C, M> {
     merge: M,
 }
 
-impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
+impl<'b, K: Key, V: Send + 'static> Rdd<'b, (K, V)> {
     /// Folds the values of each key: `create` from the first, `add` for each further one of a partition, `merge` across
     /// partitions in their order. Boundaries are those of the partitions, fixed by the plan (hard case H13).
     pub(crate) fn combine<C: Send + 'static>(
@@ -94,12 +97,12 @@ impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
         create: impl Fn(V) -> C + Send + Sync + 'static,
         add: impl Fn(C, V) -> C + Send + Sync + 'static,
         merge: impl Fn(C, C) -> C + Send + Sync + 'static,
-    ) -> Rdd<(K, C)> {
+    ) -> Rdd<'b, (K, C)> {
         let env = self.env.clone();
         let (shards, partitions) = (env.shards, env.partitions);
         let inner = label.clone();
         let partition_of = partition_of_shards(shards, partitions);
-        let exchange = Exchange::new(self, partitions, move |parent: &Rdd<(K, V)>, m, task| {
+        let exchange = Exchange::new(self, partitions, move |parent: &Rdd<'static, (K, V)>, m, task| {
             let mut tables: Vec<CombineTable<K, C>> = (0..partitions).map(|_| CombineTable::new()).collect();
             let (mut block, mut checked) = (Block::new(), false);
             parent.op.compute(m, task, &mut |chunk| {
@@ -128,7 +131,7 @@ impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
         self.combine(label, |value| value, move |a, b| f(a, b), move |a, b| g(a, b))
     }
 
-    pub(crate) fn group_by_key_labelled(self, label: &Arc<str>) -> Rdd<(K, Vec<V>)> {
+    pub(crate) fn group_by_key_labelled(self, label: &Arc<str>) -> Rdd<'b, (K, Vec<V>)> {
         self.combine(
             label,
             |value| vec![value],
@@ -149,7 +152,7 @@ impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
     }
 
     /// All values of each key, in record order.
-    pub fn group_by_key(self) -> Rdd<(K, Vec<V>)> {
+    pub fn group_by_key(self) -> Rdd<'b, (K, Vec<V>)> {
         self.group_by_key_labelled(&"group_by_key".into())
     }
 }

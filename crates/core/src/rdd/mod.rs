@@ -24,6 +24,7 @@ mod sources;
 mod storage;
 mod top;
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -63,18 +64,42 @@ pub(crate) fn in_chunks<T>(records: impl IntoIterator<Item = T>, out: &mut Out<'
 /// The partitioned data of one batch. Nothing is computed before an action or an output asks for it.
 ///
 /// Cloning an `Rdd` shares it; operators on it compute it once each unless it is cached.
-pub struct Rdd<T> {
+///
+/// `'b` is how long it may be kept. A data set, made by a [`BatchContext`](crate::BatchContext), may be kept for ever: `Rdd<'static, T>`. A
+/// batch of a stream is there for the function that is given it ([`transform`](crate::DStream::transform),
+/// [`for_each_rdd`](crate::DStream::for_each_rdd), [`Slices::slice`](crate::Slices::slice)), and so is all that is made of it: afterwards its input may be
+/// forgotten. To keep it longer does not compile.
+///
+/// ```compile_fail
+/// # use std::sync::{Arc, Mutex};
+/// # use millpond_core::{DStream, Error};
+/// # fn f(numbers: DStream<'_, u64>) {
+/// let kept = Arc::new(Mutex::new(None));
+/// let place = kept.clone();
+/// numbers.for_each_rdd(move |rdd, _time| {
+///     *place.lock().unwrap() = Some(rdd.clone()); // a batch, past its time
+///     Ok::<_, Error>(())
+/// });
+/// # drop(kept.lock().unwrap().take().map(|rdd| rdd.map(|n: u64| n + 1)));
+/// # }
+/// ```
+///
+/// Keep what it holds, or have the stream [`remember`](crate::DStream::remember) its batches. A function of one's own that takes and gives an `Rdd`
+/// needs no word more for this: `fn longest(words: Rdd<String>) -> Rdd<(String, u64)>` takes batches as well as data sets.
+pub struct Rdd<'b, T> {
     pub(crate) op: Arc<dyn Compute<T>>,
     pub(crate) env: Arc<RddEnv>,
+    /// Covariant: a data set may stand where a batch does.
+    bound: PhantomData<&'b ()>,
 }
 
-impl<T> Clone for Rdd<T> {
+impl<T> Clone for Rdd<'_, T> {
     fn clone(&self) -> Self {
-        Rdd { op: self.op.clone(), env: self.env.clone() }
+        Rdd { op: self.op.clone(), env: self.env.clone(), bound: PhantomData }
     }
 }
 
-impl<T> std::fmt::Debug for Rdd<T> {
+impl<T> std::fmt::Debug for Rdd<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Rdd({} partitions, batch {})", self.op.partitions(), self.env.batch)
     }
@@ -128,7 +153,7 @@ pub(crate) trait Compute<T>: Send + Sync {
     fn unpersist(&self) {}
 }
 
-impl<T: Send + 'static> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
     /// The records of a partition, computed now.
     pub(crate) fn chunks(&self, partition: usize, task: &Task) -> Result<Vec<Vec<T>>> {
         let mut chunks = Vec::new();
@@ -140,16 +165,22 @@ impl<T: Send + 'static> Rdd<T> {
     }
 
     pub(crate) fn new(env: Arc<RddEnv>, op: impl Compute<T> + 'static) -> Self {
-        Rdd { op: Arc::new(op), env }
+        Rdd { op: Arc::new(op), env, bound: PhantomData }
+    }
+
+    /// The same without its bound: for operators on it, and for the engine, which lets go of a batch's `Rdd`s itself. None leaves the
+    /// crate but under the bound of what it was made of.
+    pub(crate) fn unbound(self) -> Rdd<'static, T> {
+        Rdd { op: self.op, env: self.env, bound: PhantomData }
     }
 
     /// The same `Rdd` in another environment.
-    pub(crate) fn within(self, env: Arc<RddEnv>) -> Rdd<T> {
-        Rdd { op: self.op, env }
+    pub(crate) fn within(self, env: Arc<RddEnv>) -> Rdd<'b, T> {
+        Rdd { op: self.op, env, bound: PhantomData }
     }
 
     /// The environment of what is made of this one and another: the batch's, if one of them is a data set.
-    pub(crate) fn env_with<U>(&self, other: &Rdd<U>) -> Arc<RddEnv> {
+    pub(crate) fn env_with<U>(&self, other: &Rdd<'_, U>) -> Arc<RddEnv> {
         if self.env.data_set { other.env.clone() } else { self.env.clone() }
     }
 

@@ -9,7 +9,7 @@ use crate::exec::{Stage, Task};
 
 /// Any operator that turns a chunk into chunks.
 struct Narrow<A, F> {
-    parent: Rdd<A>,
+    parent: Rdd<'static, A>,
     label: Arc<str>,
     each_chunk: F,
 }
@@ -43,21 +43,21 @@ where
     }
 }
 
-impl<T: Send + 'static> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
     pub(crate) fn narrow<U: Send + 'static>(
         self,
         label: &Arc<str>,
         each_chunk: impl Fn(Vec<T>, &mut Out<'_, U>) -> Result<()> + Send + Sync + 'static,
-    ) -> Rdd<U> {
+    ) -> Rdd<'b, U> {
         let env = self.env.clone();
-        Rdd::new(env, Narrow { parent: self, label: label.clone(), each_chunk })
+        Rdd::new(env, Narrow { parent: self.unbound(), label: label.clone(), each_chunk })
     }
 
     pub(crate) fn map_labelled<U: Send + 'static>(
         self,
         label: &Arc<str>,
         f: impl Fn(T) -> U + Send + Sync + 'static,
-    ) -> Rdd<U> {
+    ) -> Rdd<'b, U> {
         self.narrow(label, move |chunk, out| out(chunk.into_iter().map(&f).collect()))
     }
 
@@ -65,18 +65,26 @@ impl<T: Send + 'static> Rdd<T> {
         self,
         label: &Arc<str>,
         f: impl Fn(T) -> Result<U> + Send + Sync + 'static,
-    ) -> Rdd<U> {
+    ) -> Rdd<'b, U> {
         self.narrow(label, move |chunk, out| out(chunk.into_iter().map(&f).collect::<Result<_>>()?))
     }
 
-    pub(crate) fn filter_labelled(self, label: &Arc<str>, f: impl Fn(&T) -> bool + Send + Sync + 'static) -> Rdd<T> {
+    pub(crate) fn filter_labelled(
+        self,
+        label: &Arc<str>,
+        f: impl Fn(&T) -> bool + Send + Sync + 'static,
+    ) -> Rdd<'b, T> {
         self.narrow(label, move |mut chunk, out| {
             chunk.retain(|record| f(record));
             if chunk.is_empty() { Ok(()) } else { out(chunk) }
         })
     }
 
-    pub(crate) fn flat_map_labelled<U, I>(self, label: &Arc<str>, f: impl Fn(T) -> I + Send + Sync + 'static) -> Rdd<U>
+    pub(crate) fn flat_map_labelled<U, I>(
+        self,
+        label: &Arc<str>,
+        f: impl Fn(T) -> I + Send + Sync + 'static,
+    ) -> Rdd<'b, U>
     where
         U: Send + 'static,
         I: IntoIterator<Item = U>,
@@ -98,17 +106,17 @@ impl<T: Send + 'static> Rdd<T> {
         self,
         label: &Arc<str>,
         f: impl Fn(std::vec::IntoIter<T>) -> I + Send + Sync + 'static,
-    ) -> Rdd<U>
+    ) -> Rdd<'b, U>
     where
         U: Send + 'static,
         I: IntoIterator<Item = U>,
     {
         let env = self.env.clone();
-        Rdd::new(env, Whole { parent: self, label: label.clone(), f: move |all: Vec<T>| f(all.into_iter()) })
+        Rdd::new(env, Whole { parent: self.unbound(), label: label.clone(), f: move |all: Vec<T>| f(all.into_iter()) })
     }
 
     /// A function of each record.
-    pub fn map<U: Send + 'static>(self, f: impl Fn(T) -> U + Send + Sync + 'static) -> Rdd<U> {
+    pub fn map<U: Send + 'static>(self, f: impl Fn(T) -> U + Send + Sync + 'static) -> Rdd<'b, U> {
         self.map_labelled(&"map".into(), f)
     }
 
@@ -116,14 +124,14 @@ impl<T: Send + 'static> Rdd<T> {
     pub fn try_map<U: Send + 'static, E: Into<BoxError>>(
         self,
         f: impl Fn(T) -> Result<U, E> + Send + Sync + 'static,
-    ) -> Rdd<U> {
+    ) -> Rdd<'b, U> {
         self.try_map_labelled(&"try_map".into(), move |record| {
             f(record).map_err(|error| Error::new(ErrorKind::Program, "a function failed").with_source(error))
         })
     }
 
     /// The records for which `f` is true.
-    pub fn filter(self, f: impl Fn(&T) -> bool + Send + Sync + 'static) -> Rdd<T> {
+    pub fn filter(self, f: impl Fn(&T) -> bool + Send + Sync + 'static) -> Rdd<'b, T> {
         self.filter_labelled(&"filter".into(), f)
     }
 
@@ -131,7 +139,7 @@ impl<T: Send + 'static> Rdd<T> {
     pub fn flat_map<U: Send + 'static, I: IntoIterator<Item = U>>(
         self,
         f: impl Fn(T) -> I + Send + Sync + 'static,
-    ) -> Rdd<U> {
+    ) -> Rdd<'b, U> {
         self.flat_map_labelled(&"flat_map".into(), f)
     }
 
@@ -139,33 +147,33 @@ impl<T: Send + 'static> Rdd<T> {
     pub fn map_partitions<U: Send + 'static, I: IntoIterator<Item = U>>(
         self,
         f: impl Fn(std::vec::IntoIter<T>) -> I + Send + Sync + 'static,
-    ) -> Rdd<U> {
+    ) -> Rdd<'b, U> {
         self.map_partitions_labelled(&"map_partitions".into(), f)
     }
 
     /// Each partition as one element.
-    pub fn glom(self) -> Rdd<Vec<T>> {
+    pub fn glom(self) -> Rdd<'b, Vec<T>> {
         self.map_partitions(|records| std::iter::once(records.collect::<Vec<_>>()))
     }
 
     /// The records of this one, then those of the other: partitions side by side.
-    pub fn union(self, other: impl Borrow<Rdd<T>>) -> Rdd<T> {
+    pub fn union(self, other: impl Borrow<Rdd<'b, T>>) -> Rdd<'b, T> {
         let other = other.borrow().clone();
         let env = self.env_with(&other);
-        Rdd::new(env, Union { parents: vec![self, other] })
+        Rdd::new(env, Union { parents: vec![self.unbound(), other.unbound()] })
     }
 }
 
-impl<T: Send + 'static> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
     /// No partition at all: what a stream has in a batch between its slides.
-    pub(crate) fn nothing(env: Arc<RddEnv>) -> Rdd<T> {
+    pub(crate) fn nothing(env: Arc<RddEnv>) -> Rdd<'b, T> {
         Rdd::new(env, Union { parents: Vec::new() })
     }
 }
 
 /// A function of a whole partition; runs for empty ones too.
 struct Whole<A, F> {
-    parent: Rdd<A>,
+    parent: Rdd<'static, A>,
     label: Arc<str>,
     f: F,
 }
@@ -210,17 +218,17 @@ where
 /// An `Rdd` that is computed after stages which it may not need itself: keyed state upstream of a user's function moves on
 /// whether the function uses all of it or not.
 struct After<T> {
-    rdd: Rdd<T>,
+    rdd: Rdd<'static, T>,
     stages: Vec<Arc<dyn Stage>>,
 }
 
-impl<T: Send + 'static> Rdd<T> {
-    pub(crate) fn after(self, stages: Vec<Arc<dyn Stage>>) -> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
+    pub(crate) fn after(self, stages: Vec<Arc<dyn Stage>>) -> Rdd<'b, T> {
         if stages.is_empty() {
             return self;
         }
         let env = self.env.clone();
-        Rdd::new(env, After { rdd: self, stages })
+        Rdd::new(env, After { rdd: self.unbound(), stages })
     }
 }
 
@@ -247,7 +255,7 @@ impl<T: Send + 'static> Compute<T> for After<T> {
 }
 
 struct Union<T> {
-    parents: Vec<Rdd<T>>,
+    parents: Vec<Rdd<'static, T>>,
 }
 
 impl<T: Send + 'static> Compute<T> for Union<T> {

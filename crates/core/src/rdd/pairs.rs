@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::{Key, Rdd};
 
-impl<T: Send + 'static> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
     /// Pairs each record with its key.
-    pub fn key_by<K: Send + 'static>(self, f: impl Fn(&T) -> K + Send + Sync + 'static) -> Rdd<(K, T)> {
+    pub fn key_by<K: Send + 'static>(self, f: impl Fn(&T) -> K + Send + Sync + 'static) -> Rdd<'b, (K, T)> {
         self.map_labelled(&"key_by".into(), move |record| (f(&record), record))
     }
 
     /// Each record once. Records are equal if their encoded bytes are, as keys are ([`Key`]).
-    pub fn distinct(self) -> Rdd<T>
+    pub fn distinct(self) -> Rdd<'b, T>
     where
         T: Key,
     {
@@ -21,19 +21,19 @@ impl<T: Send + 'static> Rdd<T> {
     }
 }
 
-impl<K: Send + 'static, V: Send + 'static> Rdd<(K, V)> {
+impl<'b, K: Send + 'static, V: Send + 'static> Rdd<'b, (K, V)> {
     /// The key of each record.
-    pub fn keys(self) -> Rdd<K> {
+    pub fn keys(self) -> Rdd<'b, K> {
         self.map_labelled(&"keys".into(), |(key, _)| key)
     }
 
     /// The value of each record.
-    pub fn values(self) -> Rdd<V> {
+    pub fn values(self) -> Rdd<'b, V> {
         self.map_labelled(&"values".into(), |(_, value)| value)
     }
 
     /// A function of each value; keys stay.
-    pub fn map_values<U: Send + 'static>(self, f: impl Fn(V) -> U + Send + Sync + 'static) -> Rdd<(K, U)> {
+    pub fn map_values<U: Send + 'static>(self, f: impl Fn(V) -> U + Send + Sync + 'static) -> Rdd<'b, (K, U)> {
         self.map_labelled(&"map_values".into(), move |(key, value)| (key, f(value)))
     }
 
@@ -41,7 +41,7 @@ impl<K: Send + 'static, V: Send + 'static> Rdd<(K, V)> {
     pub fn flat_map_values<U: Send + 'static, I: IntoIterator<Item = U>>(
         self,
         f: impl Fn(V) -> I + Send + Sync + 'static,
-    ) -> Rdd<(K, U)>
+    ) -> Rdd<'b, (K, U)>
     where
         K: Clone,
     {
@@ -52,7 +52,7 @@ impl<K: Send + 'static, V: Send + 'static> Rdd<(K, V)> {
         self,
         label: &Arc<str>,
         f: impl Fn(V) -> I + Send + Sync + 'static,
-    ) -> Rdd<(K, U)>
+    ) -> Rdd<'b, (K, U)>
     where
         K: Clone,
     {
@@ -60,7 +60,7 @@ impl<K: Send + 'static, V: Send + 'static> Rdd<(K, V)> {
     }
 }
 
-impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
+impl<'b, K: Key, V: Send + 'static> Rdd<'b, (K, V)> {
     /// Folds the values of each key: `create` makes the fold of the first one, `add` adds a further one of the same partition, `merge` brings
     /// the folds of two partitions together, in the order of the partitions.
     pub fn combine_by_key<C: Send + 'static>(
@@ -68,7 +68,7 @@ impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
         create: impl Fn(V) -> C + Send + Sync + 'static,
         add: impl Fn(C, V) -> C + Send + Sync + 'static,
         merge: impl Fn(C, C) -> C + Send + Sync + 'static,
-    ) -> Rdd<(K, C)> {
+    ) -> Rdd<'b, (K, C)> {
         self.combine(&"combine_by_key".into(), create, add, merge)
     }
 
@@ -79,7 +79,7 @@ impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
         zero: C,
         add: impl Fn(C, V) -> C + Send + Sync + 'static,
         merge: impl Fn(C, C) -> C + Send + Sync + 'static,
-    ) -> Rdd<(K, C)> {
+    ) -> Rdd<'b, (K, C)> {
         let add = Arc::new(add);
         let first = add.clone();
         let create = move |value| first(zero.clone(), value);

@@ -8,13 +8,13 @@ use super::{Bucket, CHUNK, Compute, Exchange, Key, Out, Rdd};
 use crate::error::{Error, Result};
 use crate::exec::{Stage, Task};
 
-impl<T: Send + 'static> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
     /// The records spread evenly over so many partitions (at least one), in turn. Within a partition they keep their order.
-    pub fn repartition(self, partitions: usize) -> Rdd<T> {
+    pub fn repartition(self, partitions: usize) -> Rdd<'b, T> {
         self.repartition_labelled(&"repartition".into(), partitions)
     }
 
-    pub(crate) fn repartition_labelled(self, label: &Arc<str>, partitions: usize) -> Rdd<T> {
+    pub(crate) fn repartition_labelled(self, label: &Arc<str>, partitions: usize) -> Rdd<'b, T> {
         let partitions = partitions.max(1);
         // Each partition begins at another one, or the first ones would get what is left over of all.
         self.redistribute(label, partitions, move |m| {
@@ -29,13 +29,13 @@ impl<T: Send + 'static> Rdd<T> {
 
     /// At most so many partitions (at least one): neighbours are put together, and nothing is moved. As many as before, if that
     /// is fewer.
-    pub fn coalesce(self, partitions: usize) -> Rdd<T> {
+    pub fn coalesce(self, partitions: usize) -> Rdd<'b, T> {
         let (from, to) = (self.op.partitions(), partitions.max(1));
         if from <= to {
             return self;
         }
         let env = self.env.clone();
-        Rdd::new(env, Coalesced { parent: self, partitions: to })
+        Rdd::new(env, Coalesced { parent: self.unbound(), partitions: to })
     }
 
     /// Each record to the partition that is chosen for it; `chooser(m)` makes what chooses for the records of partition `m`, in order.
@@ -44,7 +44,7 @@ impl<T: Send + 'static> Rdd<T> {
         label: &Arc<str>,
         partitions: usize,
         chooser: impl Fn(usize) -> C + Send + Sync + 'static,
-    ) -> Rdd<T> {
+    ) -> Rdd<'b, T> {
         let (env, label) = (self.env.clone(), label.clone());
         let exchange = Exchange::new(self, partitions, move |parent, m, task| {
             let mut buckets: Vec<Bucket<T>> = (0..partitions).map(|_| Bucket::new()).collect();
@@ -63,7 +63,7 @@ impl<T: Send + 'static> Rdd<T> {
     }
 }
 
-impl<K: Key, V: Send + 'static> Rdd<(K, V)> {
+impl<'b, K: Key, V: Send + 'static> Rdd<'b, (K, V)> {
     /// The records over so many partitions (at least one), by the stable hash of their key: all of a key are in one, in record
     /// order.
     pub fn partition_by(self, partitions: usize) -> Self {
@@ -119,7 +119,7 @@ impl<T: Send + 'static> Compute<T> for Redistributed<T> {
 }
 
 struct Coalesced<T> {
-    parent: Rdd<T>,
+    parent: Rdd<'static, T>,
     partitions: usize,
 }
 

@@ -24,15 +24,15 @@ pub enum StorageLevel {
     Disk,
 }
 
-impl<T: Clone + Send + 'static> Rdd<T> {
+impl<'b, T: Clone + Send + 'static> Rdd<'b, T> {
     /// The same records, computed once for however many readers, and kept in memory.
-    pub fn cache(self) -> Rdd<T> {
+    pub fn cache(self) -> Rdd<'b, T> {
         self.kept_as(None).0
     }
 
     /// The same records, computed once and kept where the level says, until nobody holds the `Rdd` any more or it is
     /// [unpersisted](Rdd::unpersist). Files have checksums: a damaged one is computed again from the lineage.
-    pub fn persist(self, level: StorageLevel) -> Rdd<T>
+    pub fn persist(self, level: StorageLevel) -> Rdd<'b, T>
     where
         T: Serialize + DeserializeOwned,
     {
@@ -45,12 +45,12 @@ impl<T: Clone + Send + 'static> Rdd<T> {
     }
 
     /// The `Rdd` that is kept, and what keeps it.
-    pub(crate) fn kept_as(self, spill: Option<Box<dyn Spill<T>>>) -> (Rdd<T>, Arc<Persisted<T>>) {
+    pub(crate) fn kept_as(self, spill: Option<Box<dyn Spill<T>>>) -> (Rdd<'b, T>, Arc<Persisted<T>>) {
         let env = self.env.clone();
         let persisted = Arc::new(Persisted {
             partitions: (0..self.op.partitions()).map(|_| Mutex::new(Held::Nothing)).collect(),
             storage: env.storage.clone(),
-            parent: Mutex::new(Some(self)),
+            parent: Mutex::new(Some(self.unbound())),
             spill,
             done: AtomicBool::new(false),
         });
@@ -58,7 +58,7 @@ impl<T: Clone + Send + 'static> Rdd<T> {
     }
 }
 
-impl<T: Send + 'static> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
     /// Lets go of what [`cache`](Rdd::cache) or [`persist`](Rdd::persist) kept: memory and files. What needs it again computes it again. Does nothing on
     /// an `Rdd` that is not directly what one of them returned.
     pub fn unpersist(&self) {
@@ -69,7 +69,7 @@ impl<T: Send + 'static> Rdd<T> {
 /// What is kept of each partition.
 pub(crate) struct Persisted<T> {
     /// What it is computed from; `None` once the lineage is cut.
-    parent: Mutex<Option<Rdd<T>>>,
+    parent: Mutex<Option<Rdd<'static, T>>>,
     partitions: Vec<Mutex<Held<T>>>,
     spill: Option<Box<dyn Spill<T>>>,
     storage: Arc<Storage>,
@@ -138,7 +138,7 @@ impl<T: Send + 'static> Persisted<T> {
         *self.parent.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn parent(&self) -> Option<Rdd<T>> {
+    fn parent(&self) -> Option<Rdd<'static, T>> {
         self.parent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -169,7 +169,7 @@ impl<T: Send + 'static> Persisted<T> {
     }
 
     /// Computes a partition, to be kept.
-    fn keep(&self, parent: &Rdd<T>, task: &Task) -> Result<Held<T>> {
+    fn keep(&self, parent: &Rdd<'static, T>, task: &Task) -> Result<Held<T>> {
         if let Some(spill) = self.spill.as_ref().filter(|spill| !spill.in_memory_first()) {
             let path = self.storage.new_path()?;
             let written = spill.write(&path, &mut |out| parent.op.compute(task.partition, task, out));

@@ -10,7 +10,7 @@ use crate::source::RefusedRecord;
 
 /// The kept partitions.
 pub(crate) struct Kept<T> {
-    parent: Rdd<T>,
+    parent: Rdd<'static, T>,
     /// By partition; `None` once its one reader has taken it.
     partitions: Vec<Mutex<Option<Vec<Vec<T>>>>>,
     done: AtomicBool,
@@ -47,15 +47,15 @@ impl<T: Send + 'static> Stage for Kept<T> {
     }
 }
 
-impl<T: Send + 'static> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
     /// Computes the `Rdd` into memory, for one reader that takes it ([`Rdd::kept`]) and what else its computing leaves.
     pub(crate) fn keep(self) -> Arc<Kept<T>> {
         let partitions = (0..self.op.partitions()).map(|_| Mutex::default()).collect();
-        Arc::new(Kept { parent: self, partitions, done: AtomicBool::new(false) })
+        Arc::new(Kept { parent: self.unbound(), partitions, done: AtomicBool::new(false) })
     }
 
     /// The records kept, taken out by their one reader.
-    pub(crate) fn kept(env: Arc<RddEnv>, kept: Arc<Kept<T>>) -> Rdd<T> {
+    pub(crate) fn kept(env: Arc<RddEnv>, kept: Arc<Kept<T>>) -> Rdd<'b, T> {
         Rdd::new(env, Taken(kept))
     }
 }
@@ -96,7 +96,7 @@ struct RefusedRdd<T> {
     refused: Arc<Refused>,
 }
 
-impl Rdd<RefusedRecord> {
+impl Rdd<'static, RefusedRecord> {
     pub(crate) fn refused<T: Send + 'static>(env: Arc<RddEnv>, kept: Arc<Kept<T>>, refused: Arc<Refused>) -> Self {
         Rdd::new(env, RefusedRdd { kept, refused })
     }

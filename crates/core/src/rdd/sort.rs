@@ -14,14 +14,14 @@ const SAMPLED: usize = 64;
 /// Compares two records by what they are sorted by.
 type Compare<T> = Arc<dyn Fn(&T, &T) -> Ordering + Send + Sync>;
 
-impl<T: Send + 'static> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
     /// The records in the order of what `f` gives, over as many partitions as before: each holds a range, and the first partition the first
     /// of them. Equal ones keep their order.
-    pub fn sort_by<O: Ord>(self, f: impl Fn(&T) -> O + Send + Sync + 'static) -> Rdd<T> {
+    pub fn sort_by<O: Ord>(self, f: impl Fn(&T) -> O + Send + Sync + 'static) -> Rdd<'b, T> {
         self.sorted("sort_by", Arc::new(move |a, b| f(a).cmp(&f(b))))
     }
 
-    fn sorted(self, operator: &str, compare: Compare<T>) -> Rdd<T> {
+    fn sorted(self, operator: &str, compare: Compare<T>) -> Rdd<'b, T> {
         let (label, ranges): (Arc<str>, _) = (operator.into(), self.op.partitions().max(1));
         let env = self.env.clone();
         let each = compare.clone();
@@ -43,7 +43,7 @@ impl<T: Send + 'static> Rdd<T> {
     }
 }
 
-impl<K: Ord + Send + 'static, V: Send + 'static> Rdd<(K, V)> {
+impl<'b, K: Ord + Send + 'static, V: Send + 'static> Rdd<'b, (K, V)> {
     /// The records in the order of their keys (by `Ord`), as [`sort_by`](Rdd::sort_by). Values of a key keep their order.
     pub fn sort_by_key(self) -> Self {
         self.sorted("sort_by_key", Arc::new(|a, b| a.0.cmp(&b.0)))

@@ -113,7 +113,7 @@ impl<T: Clone + Send + Sync + 'static> Compute<T> for Collection<T> {
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> Rdd<T> {
+impl<'b, T: Clone + Send + Sync + 'static> Rdd<'b, T> {
     /// The partitions given.
     pub(crate) fn of_partitions(env: Arc<RddEnv>, partitions: Vec<Vec<T>>) -> Self {
         Rdd::new(env, Collection { partitions })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Rdd;
 
-impl<T: Send + 'static> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
     /// The `n` records with the largest keys, the largest first, in one partition; of equal ones those that come first.
     /// A partition is gathered in memory first.
     ///
@@ -14,7 +14,7 @@ impl<T: Send + 'static> Rdd<T> {
     /// counts.top_by(10, |(_, count)| *count)
     /// # }
     /// ```
-    pub fn top_by<B: Ord>(self, n: usize, key: impl Fn(&T) -> B + Send + Sync + 'static) -> Rdd<T> {
+    pub fn top_by<B: Ord>(self, n: usize, key: impl Fn(&T) -> B + Send + Sync + 'static) -> Rdd<'b, T> {
         let label: Arc<str> = "top_by".into();
         let best = Arc::new(move |records: std::vec::IntoIter<T>| {
             let mut best: Vec<T> = Vec::new();

@@ -19,7 +19,21 @@ const MAX_ACCUMULATORS: usize = 1000;
 
 /// Where a pipeline is described. Given to the function that `open` calls, on every start: closures are never stored.
 ///
-/// The lifetime is its brand: streams of two graphs do not mix, and none leaves its function.
+/// The lifetime is its brand: streams of two graphs do not mix, and none leaves its function. Nor does the graph, so that no input and no
+/// output can be added to a context that was opened (case J11):
+///
+/// ```compile_fail
+/// use millpond_core::{StreamingContext, source::{Queue, QueueSource}};
+/// let queue = Queue::<u64>::new();
+/// let mut kept = None;
+/// let context = StreamingContext::builder("late").open(|graph| {
+///     graph.source("numbers", QueueSource::one_at_a_time(&queue)).print(10);
+///     kept = Some(graph.clone());
+///     Ok(())
+/// });
+/// let running = context.unwrap().start().unwrap();
+/// kept.unwrap().source("more", QueueSource::one_at_a_time(&queue)).print(10);
+/// ```
 #[derive(Clone)]
 pub struct Graph<'g> {
     described: Rc<Described>,

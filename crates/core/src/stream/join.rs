@@ -13,7 +13,7 @@ impl<'g, K: Key, V: Send + 'static> DStream<'g, (K, V)> {
         self,
         operator: &str,
         other: DStream<'g, (K, W)>,
-        f: impl Fn(Rdd<(K, V)>, Rdd<(K, W)>, &Arc<str>) -> Rdd<U> + Send + Sync + 'static,
+        f: impl Fn(Rdd<'static, (K, V)>, Rdd<'static, (K, W)>, &Arc<str>) -> Rdd<'static, U> + Send + Sync + 'static,
     ) -> DStream<'g, U> {
         let label: Arc<str> = format!("{}.{operator}({})", self.label, other.label).into();
         let (left, right, inner) = (self.node(), other.node(), label.clone());

@@ -72,11 +72,11 @@ pub struct DStream<'g, T> {
 
 /// What gives a stream's `Rdd` of each batch.
 pub(crate) trait Node<T>: Send + Sync {
-    fn rdd(&self, run: &Arc<BatchRun>) -> Result<Rdd<T>>;
+    fn rdd(&self, run: &Arc<BatchRun>) -> Result<Rdd<'static, T>>;
 }
 
-impl<T, F: Fn(&Arc<BatchRun>) -> Result<Rdd<T>> + Send + Sync> Node<T> for F {
-    fn rdd(&self, run: &Arc<BatchRun>) -> Result<Rdd<T>> {
+impl<T, F: Fn(&Arc<BatchRun>) -> Result<Rdd<'static, T>> + Send + Sync> Node<T> for F {
+    fn rdd(&self, run: &Arc<BatchRun>) -> Result<Rdd<'static, T>> {
         self(run)
     }
 }
@@ -86,7 +86,7 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
         graph: Graph<'g>,
         label: Arc<str>,
         upstream: Vec<Arc<str>>,
-        node: impl Fn(&Arc<BatchRun>) -> Result<Rdd<T>> + Send + Sync + 'static,
+        node: impl Fn(&Arc<BatchRun>) -> Result<Rdd<'static, T>> + Send + Sync + 'static,
     ) -> Self {
         let slide_ms = graph.slide_ms_of(&label, &upstream);
         // Between its slides it has nothing, and nothing upstream is asked for it.
@@ -118,7 +118,7 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
     pub(crate) fn apply<U: Send + 'static>(
         self,
         operator: &str,
-        f: impl Fn(Rdd<T>, &Arc<str>, &Arc<BatchRun>) -> Result<Rdd<U>> + Send + Sync + 'static,
+        f: impl Fn(Rdd<'static, T>, &Arc<str>, &Arc<BatchRun>) -> Result<Rdd<'static, U>> + Send + Sync + 'static,
     ) -> DStream<'g, U> {
         let label: Arc<str> = format!("{}.{operator}", self.label).into();
         let (node, inner) = (self.node(), label.clone());

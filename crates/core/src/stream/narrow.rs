@@ -151,9 +151,21 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
     }
 
     /// Any function of each batch's `Rdd`; it is called for every batch, also empty ones. The function must be deterministic.
+    ///
+    /// The `Rdd` is there for this batch ([`Rdd`]); what a function needs of an earlier one is state, and not kept in its closure:
+    ///
+    /// ```compile_fail
+    /// # fn f(numbers: millpond_core::DStream<'_, u64>) {
+    /// let before = std::sync::Mutex::new(None);
+    /// numbers.transform(move |rdd, _time| match before.lock().unwrap().replace(rdd.clone()) {
+    ///     Some(last) => rdd.union(last), // would be gone after a crash
+    ///     None => rdd,
+    /// });
+    /// # }
+    /// ```
     pub fn transform<U: Send + 'static>(
         self,
-        f: impl Fn(Rdd<T>, BatchTime) -> Rdd<U> + Send + Sync + 'static,
+        f: impl for<'b> Fn(Rdd<'b, T>, BatchTime) -> Rdd<'b, U> + Send + Sync + 'static,
     ) -> DStream<'g, U>
     where
         T: Clone,
@@ -170,7 +182,7 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
     pub fn transform_with<U: Clone + Send + 'static, V: Send + 'static>(
         self,
         other: DStream<'g, U>,
-        f: impl Fn(Rdd<T>, Rdd<U>, BatchTime) -> Rdd<V> + Send + Sync + 'static,
+        f: impl for<'b> Fn(Rdd<'b, T>, Rdd<'b, U>, BatchTime) -> Rdd<'b, V> + Send + Sync + 'static,
     ) -> DStream<'g, V>
     where
         T: Clone,
@@ -203,7 +215,7 @@ impl<'g> Graph<'g> {
     pub fn transform<T: Clone + Send + 'static, U: Send + 'static>(
         &self,
         streams: impl IntoIterator<Item = DStream<'g, T>>,
-        f: impl Fn(Vec<Rdd<T>>, BatchTime) -> Rdd<U> + Send + Sync + 'static,
+        f: impl for<'b> Fn(Vec<Rdd<'b, T>>, BatchTime) -> Rdd<'b, U> + Send + Sync + 'static,
     ) -> DStream<'g, U> {
         self.needs_every_batch();
         let streams: Vec<_> = streams.into_iter().collect();

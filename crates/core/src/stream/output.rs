@@ -111,7 +111,7 @@ struct SinkOutput<T, F> {
 
 struct SinkStage<T, F> {
     label: Arc<str>,
-    rdd: Rdd<T>,
+    rdd: Rdd<'static, T>,
     keep_values: bool,
     encode: Arc<F>,
     target: Arc<OutputTarget>,
@@ -294,7 +294,7 @@ struct ForEachRdd<T, F> {
 impl<T, F> Output for ForEachRdd<T, F>
 where
     T: Clone + Send + 'static,
-    F: Fn(Rdd<T>, BatchTime) -> Result<()> + Send,
+    F: for<'b> Fn(Rdd<'b, T>, BatchTime) -> Result<()> + Send,
 {
     fn name(&self) -> &str {
         &self.label
@@ -324,10 +324,10 @@ impl<'g, T: Clone + Send + 'static> DStream<'g, T> {
     /// An error, or a panic, fails the batch.
     pub fn for_each_rdd<E: Into<BoxError>>(
         self,
-        f: impl Fn(Rdd<T>, BatchTime) -> Result<(), E> + Send + Sync + 'static,
+        f: impl for<'b> Fn(Rdd<'b, T>, BatchTime) -> Result<(), E> + Send + Sync + 'static,
     ) {
         self.graph.needs_every_batch();
-        let f = move |rdd: Rdd<T>, time| {
+        let f = move |rdd: Rdd<'_, T>, time| {
             f(rdd, time).map_err(|error| Error::new(ErrorKind::Program, "for_each_rdd failed").with_source(error))
         };
         self.graph.add_output(Box::new(ForEachRdd {

@@ -22,7 +22,7 @@ pub struct Slices<T> {
 struct Kept<T> {
     /// The zero time of the directory; `None` before the first batch.
     zero: Option<BatchTime>,
-    batches: BTreeMap<BatchTime, Rdd<T>>,
+    batches: BTreeMap<BatchTime, Rdd<'static, T>>,
 }
 
 impl<T> std::fmt::Debug for Slices<T> {
@@ -33,15 +33,42 @@ impl<T> std::fmt::Debug for Slices<T> {
 }
 
 impl<T: Send + 'static> Slices<T> {
-    /// The batches whose times are in `[from, to]`, both floored to the stream's slide, oldest first. Times that are not computed yet, and
-    /// those up to zero time, have none.
+    /// Calls a function with the batches whose times are in `[from, to]`, both floored to the stream's slide, oldest first; gives what it
+    /// gives. Times that are not computed yet, and those up to zero time, have none.
     ///
-    /// A batch is here as soon as it is computed: its commit may still be under way.
+    /// A batch is here as soon as it is computed: its commit may still be under way. Those that are looked at stay until the function
+    /// returns, and cannot be kept longer:
+    ///
+    /// ```compile_fail
+    /// # use millpond_core::{BatchTime, Result, stream::Slices};
+    /// # fn f(slices: &Slices<u64>, from: BatchTime, to: BatchTime) -> Result<()> {
+    /// let batches = slices.slice(from, to, |batches| Ok(batches))?; // past their time
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// ```
+    /// # use millpond_core::{BatchTime, Result, stream::Slices};
+    /// # fn f(slices: &Slices<u64>, from: BatchTime, to: BatchTime) -> Result<()> {
+    /// let records = slices.slice(from, to, |batches| batches.iter().map(|batch| batch.collect()).collect::<Result<Vec<_>>>())?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Retry`](ErrorKind::Retry) before the first batch of the context; [`Configuration`](ErrorKind::Configuration) if a batch that is asked for is kept
-    /// no longer, or was computed by an earlier process.
-    pub fn slice(&self, from: BatchTime, to: BatchTime) -> Result<Vec<Rdd<T>>> {
+    /// no longer, or was computed by an earlier process; and what the function gives.
+    pub fn slice<R>(
+        &self,
+        from: BatchTime,
+        to: BatchTime,
+        f: impl for<'b> FnOnce(Vec<Rdd<'b, T>>) -> Result<R>,
+    ) -> Result<R> {
+        f(self.kept(from, to)?)
+    }
+
+    /// The batches themselves: clones, so that nothing waits while they are looked at.
+    fn kept(&self, from: BatchTime, to: BatchTime) -> Result<Vec<Rdd<'static, T>>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((zero, (&newest, _))) = kept.zero.zip(kept.batches.last_key_value()) else {
             return Err(Error::new(
@@ -65,7 +92,7 @@ impl<T: Send + 'static> Slices<T> {
             .collect()
     }
 
-    fn keep(&self, zero: BatchTime, time: BatchTime, rdd: Rdd<T>) {
+    fn keep(&self, zero: BatchTime, time: BatchTime, rdd: Rdd<'static, T>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.zero = Some(zero);
         kept.batches.insert(time, rdd);
@@ -91,7 +118,7 @@ impl<'g, T: Clone + Send + 'static> DStream<'g, T> {
     ///     numbers.print(10);
     ///     Ok(slices)
     /// })?;
-    /// let early = slices.slice(BatchTime::from_ms(0), BatchTime::from_ms(1000)).unwrap_err();
+    /// let early = slices.slice(BatchTime::from_ms(0), BatchTime::from_ms(1000), |batches| Ok(batches.len())).unwrap_err();
     /// assert!(early.to_string().contains("has not been initialized"));
     /// # drop(context);
     /// # Ok(())
@@ -128,7 +155,7 @@ struct Remember<T, F> {
 impl<T, F> Output for Remember<T, F>
 where
     T: Clone + Send + 'static,
-    F: Fn(&Arc<BatchRun>) -> Result<(Rdd<T>, Arc<Persisted<T>>)> + Send + Sync,
+    F: Fn(&Arc<BatchRun>) -> Result<(Rdd<'static, T>, Arc<Persisted<T>>)> + Send + Sync,
 {
     fn name(&self) -> &str {
         &self.label

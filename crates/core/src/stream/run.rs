@@ -54,6 +54,6 @@ pub(crate) fn share<T: Clone + Send + 'static>(memo: usize, node: Arc<dyn Node<T
 }
 
 /// The `Rdd` as a user's function may have it: it can compute it as often as it likes, and accumulators count it once.
-pub(crate) fn for_user<T: Clone + Send + 'static>(rdd: Rdd<T>) -> Rdd<T> {
+pub(crate) fn for_user<T: Clone + Send + 'static>(rdd: Rdd<'static, T>) -> Rdd<'static, T> {
     if rdd.op.repeatable() && !rdd.env.executor.has_accumulators { rdd } else { rdd.cache() }
 }

@@ -32,7 +32,7 @@ impl<'g, T: Clone + Send + 'static> DStream<'g, T> {
         self.save_each(prefix.as_ref(), |rdd, directory| rdd.save_as_object_file(directory));
     }
 
-    fn save_each(self, prefix: &Path, save: fn(&Rdd<T>, &Path) -> Result<()>) {
+    fn save_each(self, prefix: &Path, save: fn(&Rdd<'_, T>, &Path) -> Result<()>) {
         let prefix = prefix.to_owned();
         self.for_each_rdd(move |rdd, time| {
             let directory = of_batch(&prefix, time);

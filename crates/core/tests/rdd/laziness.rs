@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use millpond_core::{BatchContext, ErrorKind, Rdd};
 
 /// Four partitions of a hundred numbers, counting how often one is computed.
-fn counted() -> (Rdd<u64>, Arc<AtomicU64>) {
+fn counted() -> (Rdd<'static, u64>, Arc<AtomicU64>) {
     let computed = Arc::new(AtomicU64::new(0));
     let seen = computed.clone();
     let batch = BatchContext::builder().threads(2).open().expect("within the limits");

@@ -16,7 +16,7 @@ fn context(spill: &Path, memory: u64) -> BatchContext {
 }
 
 /// Numbers in four partitions, counting how often one is computed.
-fn counted(batch: &BatchContext) -> (Rdd<u64>, Arc<AtomicU64>) {
+fn counted(batch: &BatchContext) -> (Rdd<'static, u64>, Arc<AtomicU64>) {
     let computed = Arc::new(AtomicU64::new(0));
     let seen = computed.clone();
     let rdd = batch.parallelize(0..20_000_u64, 4).map(move |n| {

@@ -19,9 +19,9 @@ use crate::exec::Task;
 use crate::source::SourcePartition;
 
 /// Writes one part.
-type WritePart<T> = fn(&Rdd<T>, &Task, staging::Part) -> Result<()>;
+type WritePart<T> = fn(&Rdd<'static, T>, &Task, staging::Part) -> Result<()>;
 
-impl<T: Send + 'static> Rdd<T> {
+impl<'b, T: Send + 'static> Rdd<'b, T> {
     /// Writes each record's text as a line, a part file a partition, into a new directory. It is complete when it is there: what is
     /// written before stands under a name that begins with a dot, and is synced.
     ///
@@ -53,7 +53,7 @@ impl<T: Send + 'static> Rdd<T> {
     ///
     /// # Errors
     /// As there.
-    pub fn checkpoint(self, directory: impl AsRef<Path>) -> Result<Rdd<T>>
+    pub fn checkpoint(self, directory: impl AsRef<Path>) -> Result<Rdd<'b, T>>
     where
         T: Serialize + DeserializeOwned,
     {
@@ -90,8 +90,8 @@ impl<T: Send + 'static> Rdd<T> {
 /// What a saved directory holds, as an `Rdd`.
 pub(crate) fn read<T: DeserializeOwned + Send + 'static>(
     directory: &Path,
-    make: impl FnOnce(Arc<str>, Vec<Arc<dyn SourcePartition<T>>>) -> Rdd<T>,
-) -> Result<Rdd<T>> {
+    make: impl FnOnce(Arc<str>, Vec<Arc<dyn SourcePartition<T>>>) -> Rdd<'static, T>,
+) -> Result<Rdd<'static, T>> {
     let partitions = object::parts(directory)?;
     Ok(make(format!("objects of {}", directory.display()).into(), partitions))
 }

@@ -22,7 +22,7 @@ use crate::source::{SourceOutput, SourcePartition};
 const BUFFER: usize = 256 << 10;
 
 pub(super) fn write_part<T: Serialize + DeserializeOwned + Send + 'static>(
-    rdd: &Rdd<T>,
+    rdd: &Rdd<'static, T>,
     task: &Task,
     part: Part,
 ) -> Result<()> {

@@ -64,8 +64,8 @@ impl<K: Key, S: Value> KeyedState<K, S> {
     pub(crate) fn rdd<U: Send + 'static>(
         &self,
         run: &Arc<BatchRun>,
-        make: impl FnOnce(Option<Arc<Snapshots<K, S>>>) -> Result<Rdd<U>>,
-    ) -> Result<Rdd<U>> {
+        make: impl FnOnce(Option<Arc<Snapshots<K, S>>>) -> Result<Rdd<'static, U>>,
+    ) -> Result<Rdd<'static, U>> {
         let Some(&(kept, snapshots)) = self.snapshots.get() else { return make(None) };
         let snapshots = run.once(snapshots, || Ok(Snapshots::new(run.env.partitions)))?;
         let kept = run.once(kept, || Ok(make(Some(snapshots))?.keep()))?;

@@ -74,7 +74,7 @@ struct Window<T: Value, W> {
 
 impl<T: Value, W: Slide<T>> Window<T, W> {
     /// Of the batch under way; if it `slides` not, it takes the pane in and is empty.
-    fn rdd(&self, run: &Arc<BatchRun>, slides: bool) -> Result<Rdd<W::Output>> {
+    fn rdd(&self, run: &Arc<BatchRun>, slides: bool) -> Result<Rdd<'static, W::Output>> {
         let rdd = WindowRdd {
             label: self.name.clone(),
             parent: self.parent.rdd(run)?,
@@ -111,7 +111,7 @@ impl<T: Value, W: Slide<T>> Output for Upkeep<T, W> {
 
 struct WindowRdd<T: Value, W> {
     label: Arc<str>,
-    parent: Rdd<T>,
+    parent: Rdd<'static, T>,
     panes: Operator<Row<T>>,
     window_ms: u64,
     /// What is done at a slide; `None` in between.
