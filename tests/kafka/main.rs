@@ -1,6 +1,7 @@
 //! The Kafka source and sink against a real broker, driven through the traits as the engine drives them.
 
 mod admin;
+mod batch_ranges;
 mod input;
 mod java;
 mod offsets;

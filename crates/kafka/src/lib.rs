@@ -22,4 +22,4 @@ mod source;
 pub use decode::{Decode, DecodeWith, Json, Raw, Utf8};
 pub use record::{OwnedRecord, RecordRef};
 pub use sink::{KafkaSink, Partitioner};
-pub use source::{KafkaSource, KafkaSourceMetrics, Lost, StartingOffsets};
+pub use source::{KafkaRanges, KafkaSource, KafkaSourceMetrics, Lost, OffsetRange, StartingOffsets};

@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod object;
+mod source;
 mod text;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::rdd::{PERSIST_MEMORY_BYTES, Rdd, RddEnv, Storage};
 use crate::time::BatchTime;
 
 pub use broadcast::Broadcast;
+pub use source::{BatchInput, BatchSource};
 
 /// Partitions of a shuffle.
 const PARTITIONS: usize = 16;

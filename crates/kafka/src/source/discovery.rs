@@ -37,6 +37,17 @@ impl Discovery {
         Ok(Discovery { subscription: options.subscription.clone(), pattern })
     }
 
+    /// Whether the program has asked for a partition.
+    pub(crate) fn reads(&self, topic: &str, partition: i32) -> bool {
+        match &self.subscription {
+            Subscription::Topics(topics) => topics.iter().any(|of| of == topic),
+            Subscription::Assigned(partitions) => {
+                partitions.iter().any(|(of, number)| of == topic && *number == partition)
+            }
+            Subscription::Pattern(_) => self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(topic)),
+        }
+    }
+
     /// The topics that exist now, with the partitions to be read; those that a program names and that do not exist come
     /// with their error.
     pub(crate) fn topics(&self, consumer: &Consumer, limit: Duration) -> Result<Vec<TopicInfo>> {

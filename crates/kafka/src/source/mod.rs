@@ -4,6 +4,7 @@ mod blocks;
 pub(crate) mod content;
 mod discovery;
 mod fetcher;
+mod given;
 mod metrics;
 mod options;
 mod partition;
@@ -14,7 +15,7 @@ mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use millpond_core::{BatchTime, BoxError, Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 
 use self::fetcher::{Fetcher, Shared, Task};
+pub use self::given::{KafkaRanges, OffsetRange};
 pub use self::metrics::KafkaSourceMetrics;
 pub(crate) use self::options::is_topic_name;
 pub use self::options::{Lost, StartingOffsets};
@@ -391,7 +393,7 @@ impl Running {
             return Ok(Content::Logged { log: self.blocks.clone(), blocks });
         }
         let Range { start, end, records, .. } = *range;
-        let wanted = Wanted { key: key.clone(), position, start, end, records };
+        let wanted = Wanted { key: key.clone(), position, start, end, records: OnceLock::from(records) };
         Ok(Content::AtBroker { replayer: self.replayer()?, wanted })
     }
 
@@ -399,7 +401,8 @@ impl Running {
         if let Some(replayer) = &self.replayer {
             return Ok(Arc::clone(replayer));
         }
-        let replayer = Arc::new(Replayer::new(Arc::clone(&self.options), &self.name, &self.group)?);
+        let of = format!("replay of source `{}`", self.name);
+        let replayer = Arc::new(Replayer::new(Arc::clone(&self.options), of, &self.group)?);
         self.replayer = Some(Arc::clone(&replayer));
         Ok(replayer)
     }

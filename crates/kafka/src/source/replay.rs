@@ -8,7 +8,7 @@
 //! partition go on without a seek.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use millpond_core::{Error, ErrorKind, Result};
@@ -58,18 +58,25 @@ pub(crate) struct Wanted {
     pub(crate) position: Position,
     pub(crate) start: i64,
     pub(crate) end: i64,
-    pub(crate) records: u64,
+    /// How many records it holds: as planned, or as found when a range that the program gives was read first.
+    pub(crate) records: OnceLock<u64>,
 }
 
 impl Wanted {
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         partition_name(&self.key.0, self.key.1)
+    }
+
+    /// Of what a loss is told.
+    fn records_or_offsets(&self) -> u64 {
+        self.records.get().copied().unwrap_or((self.end - self.start) as u64)
     }
 }
 
 impl Replayer {
-    pub(crate) fn new(options: Arc<Options>, source: &str, group: &str) -> Result<Self> {
-        let reports = Reports::new(format!("replay of source `{source}`"));
+    /// `of` names it in messages: ``replay of source `lines` ``.
+    pub(crate) fn new(options: Arc<Options>, of: String, group: &str) -> Result<Self> {
+        let reports = Reports::new(of);
         let mut config = options.client(group);
         config.set("queued.max.messages.kbytes", "8192");
         // A broker answers one request after another: at the end of a partition all others wait for a fetch so long.
@@ -100,8 +107,9 @@ impl Replayer {
         }
         let found = self.read_on(&mut partition, wanted, &mut each)?;
         partition.at = Some(wanted.end);
-        if found != wanted.records && self.options.lost == Lost::Stop {
-            let Wanted { start, end, records, .. } = wanted;
+        let records = *wanted.records.get_or_init(|| found);
+        if found != records && self.options.lost == Lost::Stop {
+            let Wanted { start, end, .. } = wanted;
             let missing = records.saturating_sub(found);
             return Err(Error::new(
                 ErrorKind::Restore,
@@ -113,6 +121,15 @@ impl Replayer {
             ));
         }
         Ok(found)
+    }
+
+    pub(crate) fn consumer(&self) -> &Consumer {
+        &self.consumer
+    }
+
+    /// What tells the cluster from another one.
+    pub(crate) fn cluster(&self) -> u64 {
+        self.cluster
     }
 
     fn partition(&self, wanted: &Wanted) -> Result<Arc<Mutex<Partition>>> {
@@ -146,7 +163,7 @@ impl Replayer {
                 let found = found.into_iter().find(|found| found.error.is_none());
                 let id = found.map(|found| found.id).ok_or_else(|| {
                     let what = format!("topic {topic} is gone");
-                    lost(&what, wanted.records, "records of a batch that has to be computed again")
+                    lost(&what, wanted.records_or_offsets(), "records of a batch that has to be computed again")
                 })?;
                 topics.insert(topic.to_owned(), id);
                 id
@@ -154,7 +171,7 @@ impl Replayer {
         };
         if wanted.position.topic_id.is_another(id) {
             let what = format!("topic {topic} was deleted and made again");
-            return Err(lost(&what, wanted.records, "records of a batch that has to be computed again"));
+            return Err(lost(&what, wanted.records_or_offsets(), "records of a batch that has to be computed again"));
         }
         Ok(())
     }
@@ -233,7 +250,7 @@ impl Replayer {
             }
             if Instant::now() >= deadline {
                 let (limit, name) = (self.options.wait_for_broker, wanted.name());
-                let missing = wanted.records.saturating_sub(found);
+                let missing = wanted.records_or_offsets().saturating_sub(found);
                 let what = format!("{name}: nothing came for {limit:?}, {missing} records of a batch are missing");
                 return Err(Error::new(ErrorKind::Retry, what));
             }
