@@ -23,7 +23,5 @@ pub use pond::{KeyValue, Output, TestPond};
 pub use producer::{Producer, Transaction};
 pub use record::{Outgoing, Record};
 
-/// The examples of the guide, which are tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../../docs/guide.md")]
-struct Guide;
+mod pages;
