@@ -3,6 +3,7 @@
 
 mod accumulators;
 mod crashes;
+mod edges;
 mod joins;
 mod keyed_state;
 mod lifecycle;
@@ -13,12 +14,14 @@ mod rate;
 mod rdd;
 mod receivers;
 mod recovery;
+mod refusals;
 mod savepoints;
 mod slices;
 mod speculation;
 mod state;
 mod state_model;
 mod support;
+mod telemetry;
 mod time;
 mod timeouts;
 mod window_model;

@@ -245,13 +245,17 @@ impl Builder {
 
     /// As [`open`](Builder::open); what `describe` returns comes out beside the context.
     pub fn open_with<R>(self, describe: impl FnOnce(&Graph<'_>) -> Result<R>) -> Result<(StreamingContext, R)> {
-        let Builder { settings, clock, mut hooks, listeners, runtime } = self;
+        let Builder { mut settings, clock, mut hooks, listeners, runtime } = self;
         settings.validate()?;
         let log = hooks.log.take();
         let graph = Graph::new(Replace::of(hooks), settings.batch_interval);
         let returned = describe(&graph)?;
         let parts = graph.finish()?;
         check_guarantees(&parts)?;
+        let asked_ms = parts.checkpoint_interval.map(|interval| interval.as_millis() as u64);
+        if asked_ms.is_some_and(|asked_ms| asked_ms < settings.checkpoint_interval_ms()) {
+            settings.checkpoint_interval = parts.checkpoint_interval;
+        }
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let zero = BatchTime::from_ms(clock.now_ms()).floor(settings.batch_interval);
         if settings.directory.is_none() {

@@ -95,6 +95,8 @@ impl Start {
             accumulators,
             fingerprint,
             needs_every_batch,
+            // The settings have it already.
+            checkpoint_interval: _,
         } = parts;
         let accumulators: Arc<[Accumulator]> = accumulators.into();
         let totals = Totals::new(accumulators.clone(), &manifest.accumulators);

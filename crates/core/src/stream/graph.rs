@@ -78,7 +78,7 @@ pub(crate) struct GraphParts {
     pub(crate) sinks: Vec<SinkEntry>,
     /// In the order of registration.
     pub(crate) outputs: Vec<Box<dyn Output>>,
-    /// What windows do in each batch after the outputs, whether those have asked for them or not.
+    /// What windows do in each batch after the outputs, whether those have asked for them or not: each window before those it stands on.
     pub(crate) upkeep: Vec<Box<dyn Output>>,
     /// The windows by name: they stand on the batch interval.
     pub(crate) windows: Vec<Arc<str>>,
@@ -86,6 +86,8 @@ pub(crate) struct GraphParts {
     pub(crate) fingerprint: Fingerprint,
     /// Whether some operator has to be called for every batch, also of a stretch without input.
     pub(crate) needs_every_batch: bool,
+    /// The shortest checkpoint interval that a stream asks for.
+    pub(crate) checkpoint_interval: Option<Duration>,
 }
 
 /// A sink of the graph.
@@ -306,6 +308,12 @@ impl Graph<'_> {
         self.described.parts.borrow_mut().needs_every_batch = true;
     }
 
+    /// A stream asks for checkpoints this often.
+    pub(crate) fn checkpoint_every(&self, interval: Duration) {
+        let shortest = &mut self.described.parts.borrow_mut().checkpoint_interval;
+        *shortest = Some(shortest.map_or(interval, |shorter| shorter.min(interval)));
+    }
+
     /// Adds a sink; returns its name, its number and whether it wants the values before the encoder.
     pub(crate) fn add_sink(&self, name: &str, sink: impl IntoSink, upstream: &[Arc<str>]) -> (Arc<str>, usize, bool) {
         let name = self.name(name, "sink", "", upstream);
@@ -323,7 +331,8 @@ impl Graph<'_> {
     pub(crate) fn add_window(&self, name: &Arc<str>, upkeep: Box<dyn Output>) {
         let mut parts = self.described.parts.borrow_mut();
         parts.windows.push(name.clone());
-        parts.upkeep.push(upkeep);
+        // Before those upstream of it: what it asks for itself has their panes taken in with it, and must not find them taken in already.
+        parts.upkeep.insert(0, upkeep);
         parts.needs_every_batch = true;
     }
 

@@ -3,6 +3,7 @@
 //! Every operator on a stream is an operator on each of its `Rdd`s. A stream is consumed by the
 //! operator it is given to; to use it twice it is cloned, and then computed once for both (hard case H14).
 
+mod checkpoint;
 mod fingerprint;
 mod graph;
 mod join;
