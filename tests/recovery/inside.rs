@@ -1,55 +1,14 @@
 //! Recovery inside of the process, while threads of the engine are at work on what is given up.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use millpond_core::sink::{Cursor, Guarantee, Records, Sink, SinkStart, SourcePositions};
 use millpond_core::source::{Queue, QueueSource};
-use millpond_core::{BatchTime, Error, ErrorKind, Result, StreamingContext};
-use millpond_testkit::{CollectingSink, Collection, ManualClock};
+use millpond_core::{BatchTime, StreamingContext};
+use millpond_testkit::{Collection, ManualClock};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// A sink whose next commit fails, when told so.
-struct FailsOnce {
-    sink: CollectingSink,
-    fails: Arc<AtomicBool>,
-}
-
-impl Sink for FailsOnce {
-    fn guarantee(&self) -> Guarantee {
-        self.sink.guarantee()
-    }
-    fn describe(&self) -> String {
-        self.sink.describe()
-    }
-    fn peek(&mut self, start: &SinkStart) -> Result<Option<Cursor>> {
-        self.sink.peek(start)
-    }
-    fn fence(&mut self, start: &SinkStart) -> Result<Option<Cursor>> {
-        self.sink.fence(start)
-    }
-    fn begin(&mut self, batch: BatchTime, positions: &[SourcePositions]) -> Result<()> {
-        self.sink.begin(batch, positions)
-    }
-    fn write(&mut self, records: Records) -> Result<()> {
-        self.sink.write(records)
-    }
-    fn prepare(&mut self, cursor: &Cursor) -> Result<()> {
-        self.sink.prepare(cursor)
-    }
-    fn commit(&mut self) -> Result<()> {
-        match self.fails.swap(false, Ordering::SeqCst) {
-            true => Err(Error::new(ErrorKind::Retry, "the commit fails, as the test wants it")),
-            false => self.sink.commit(),
-        }
-    }
-    fn abort(&mut self) -> Result<()> {
-        self.sink.abort()
-    }
-}
 
 #[test]
 fn h10_a_commit_that_fails_while_state_is_being_frozen_is_recovered_inside_of_the_process() {
@@ -57,7 +16,7 @@ fn h10_a_commit_that_fails_while_state_is_being_frozen_is_recovered_inside_of_th
     fail::cfg("state-frozen", "sleep(100)").unwrap();
     let directory = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::at_ms(0));
-    let (queue, collection, fails) = (Queue::new(), Collection::new(), Arc::new(AtomicBool::new(false)));
+    let (queue, collection) = (Queue::new(), Collection::new());
     let running = StreamingContext::builder("inside")
         .directory(directory.path().join("pond"))
         .batch_interval(INTERVAL)
@@ -69,14 +28,14 @@ fn h10_a_commit_that_fails_while_state_is_being_frozen_is_recovered_inside_of_th
                 .source("words", QueueSource::one_at_a_time(&queue).replayable())
                 .map(|word: String| (word, 1_u64))
                 .update_touched_by_key("counts", |ones, total| Some(total.unwrap_or(0) + ones.sum()))
-                .sink_json("out", FailsOnce { sink: collection.sink(), fails: fails.clone() });
+                .sink_json("out", collection.sink());
             Ok(())
         })
         .and_then(StreamingContext::start)
         .unwrap();
     for round in 1..=5 {
         queue.push(vec!["a".to_owned()]);
-        fails.store(true, Ordering::SeqCst);
+        collection.fail_next_commit("out");
         let next = BatchTime::from_ms(running.progress().planned.as_ms()) + INTERVAL;
         clock.advance(INTERVAL);
         running.await_committed(next, LIMIT).unwrap();

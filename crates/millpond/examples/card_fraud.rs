@@ -45,6 +45,8 @@ fn flag(at: BatchTime, card: &String, payment: Option<u64>, state: &mut State<'_
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let queue = Queue::new();
     (0..options.minutes * 6).for_each(|n| queue.push(made_up(n)));
 

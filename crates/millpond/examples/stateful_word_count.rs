@@ -21,6 +21,8 @@ struct Options {
 
 fn main() -> millpond::Result<()> {
     let options = Options::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     StreamingContext::builder("stateful-word-count")
         .directory(options.directory)
         .batch_interval(milliseconds(500))

@@ -28,6 +28,8 @@ struct Options {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let posts = match &options.posts {
         Some(path) => std::fs::read_to_string(path)?.lines().map(String::from).collect(),
         None => made_up(),

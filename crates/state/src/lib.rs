@@ -80,6 +80,7 @@ mod partition;
 mod rows;
 mod schema;
 mod shared;
+mod slot;
 mod snapshot;
 mod store;
 mod table;
@@ -92,8 +93,9 @@ pub use index::KeyIndex;
 pub use key::KeyBytes;
 pub use operator::{Operator, OperatorSpec, PartitionGuard};
 pub use options::StoreOptions;
-pub use partition::{KeyBlock, Partition, Slot};
+pub use partition::Partition;
 pub use schema::Schema;
+pub use slot::{KeyBlock, Slot};
 pub use snapshot::{
     LocalSnapshotStore, Manifest, MemorySnapshotStore, Newest, OperatorRecord, Rejected, Snapshot, SnapshotFile,
     SnapshotStore, Verified, collect_garbage,

@@ -13,63 +13,12 @@ use crate::key::KeyBytes;
 use crate::memory::heap_estimate;
 use crate::rows::{Rows, split_stored};
 use crate::shared::OperatorShared;
+use crate::slot::{KeyBlock, Slot};
 use crate::table::{CHANGED, DIRTY, OCCUPIED, REFERENCED, STORED, Table, UNLOADED};
 use crate::visit::Progress;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// The place of a key in a [`Partition`], good until the task ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Slot(pub(crate) u32);
-
-impl Slot {
-    /// The slot as an index: dense, so that a task can keep things of its own beside it.
-    #[inline]
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// Keys to be looked up together, by [`Partition::slots`].
-#[derive(Default)]
-pub struct KeyBlock {
-    keys: Vec<(u64, KeyBytes)>,
-    found: Vec<Option<u32>>,
-}
-
-impl KeyBlock {
-    /// How many keys are worth looking up together: what they touch stays in the first cache.
-    pub const KEYS: usize = 128;
-
-    /// Adds a key; `hash` is [`codec::key_hash`] of its encoding.
-    ///
-    /// # Errors
-    /// As [`codec::encode`].
-    #[inline]
-    pub fn push<K: serde::Serialize + ?Sized>(&mut self, hash: u64, key: &K) -> Result<()> {
-        self.keys.push((hash, KeyBytes::encode(key)?));
-        Ok(())
-    }
-
-    /// Adds a key that is encoded already; `hash` is [`codec::key_hash`] of it.
-    #[inline]
-    pub fn push_encoded(&mut self, hash: u64, key: &[u8]) {
-        self.keys.push((hash, KeyBytes::new(key)));
-    }
-
-    /// Keys in it.
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.keys.len()
-    }
-
-    /// Whether it has none.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-}
 
 /// What a slot was before the running task changed it.
 struct Undo<V> {

@@ -10,8 +10,9 @@ use crate::codec;
 use crate::error::{Error, Result};
 use crate::key::KeyBytes;
 use crate::memory::heap_estimate;
-use crate::partition::{Partition, Slot, decode_stored};
+use crate::partition::{Partition, decode_stored};
 use crate::rows::{SHARD_BYTES, encode_stored, split_stored};
+use crate::slot::Slot;
 use crate::table::{CHANGED, REFERENCED, STORED, UNLOADED};
 
 /// Keys read between two looks at the memory limit.

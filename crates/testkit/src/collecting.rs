@@ -40,6 +40,7 @@ struct Place {
     cursor: Option<Cursor>,
     /// Counts fences: a sink of an earlier incarnation is refused.
     epoch: u64,
+    next_commit_fails: bool,
 }
 
 impl Collection {
@@ -66,6 +67,11 @@ impl Collection {
     /// Puts the sink of this name back as if it had never committed: what an operator does who deletes a topic.
     pub fn lose(&self, name: &str) {
         self.lock().remove(name);
+    }
+
+    /// The next commit of the sink of this name fails, and commits nothing: as when a server goes away.
+    pub fn fail_next_commit(&self, name: &str) {
+        self.lock().entry(name.to_owned()).or_default().next_commit_fails = true;
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Place>> {
@@ -148,6 +154,9 @@ impl Sink for CollectingSink {
         };
         let mut sinks = self.collection.lock();
         let place = sinks.entry(self.name.clone()).or_default();
+        if std::mem::take(&mut place.next_commit_fails) {
+            return Err(Error::new(ErrorKind::Retry, "the commit fails, as the test wants it"));
+        }
         if !begun.records.is_empty() {
             place.committed.push(begun);
         }

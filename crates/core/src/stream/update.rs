@@ -1,16 +1,15 @@
 //! `update_state_by_key`: one call a key and batch, with all new values of the key and its state.
 
 use std::iter::Sum;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use millpond_state::{KeyBlock, PartitionGuard, codec};
 
-use super::state::{ComputeOnce, Gathered, KeyedState, Opened, Snapshots, StagedState, Times};
-use super::{AnyOperator, DStream};
+use super::DStream;
+use super::state::{Gathered, KeyedBatch, StagedState, Times};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Stage, Task};
-use crate::rdd::{Bucket, CHUNK, Compute, Key, Keyed, KeyedExchange, Out, Rdd, RddEnv, Value, shuffle};
+use crate::rdd::{Bucket, CHUNK, Compute, Key, Keyed, Out, Value};
 use crate::time::BatchTime;
 
 /// The new values of one key in one batch, in record order.
@@ -105,51 +104,24 @@ impl<'g, K: Key, V: Send + 'static> DStream<'g, (K, V)> {
         all_keys: bool,
         f: impl Fn(BatchTime, &K, Values<'_, V>, Option<S>) -> Option<S> + Send + Sync + 'static,
     ) -> DStream<'g, (K, S)> {
-        let name = self.graph.name(name, kind, "", &self.upstream);
-        let keyed = KeyedState::<K, S>::new(name.clone(), kind, false);
-        self.graph.add_operator(keyed.clone());
         if all_keys {
             self.graph.needs_every_batch();
         }
-        let (node, graph) = (self.node(), self.graph.clone());
-        let f = Arc::new(f);
-        let scratch = Arc::new(Scratch::default());
-        let operator: Arc<dyn AnyOperator> = keyed.clone();
-        let mut stream = DStream::new(graph, name.clone(), vec![name.clone()], move |run| {
-            keyed.rdd(run, |snapshots| {
-                let rdd = node.rdd(run)?;
-                let env = rdd.env.clone();
-                let rdd = UpdateRdd {
-                    exchange: shuffle(rdd, &name),
-                    opened: keyed.opened()?,
-                    keyed: keyed.clone(),
-                    snapshots,
-                    env: env.clone(),
-                    all_keys,
-                    f: f.clone(),
-                    label: name.clone(),
-                    computed: (0..env.partitions).map(|_| Arc::default()).collect(),
-                    scratch: scratch.clone(),
-                };
-                Ok(Rdd::new(env, rdd))
-            })
-        });
-        stream.operator = Some(operator);
-        stream
+        let (f, scratch) = (Arc::new(f), Arc::new(Scratch::default()));
+        self.keyed_operator(name, kind, false, move |batch| UpdateRdd {
+            batch,
+            all_keys,
+            f: f.clone(),
+            scratch: scratch.clone(),
+        })
     }
 }
 
 /// The state of a batch, computed from that of the batch before.
 struct UpdateRdd<K, V, S: Value, F> {
-    exchange: Arc<KeyedExchange<K, V>>,
-    opened: Opened<S>,
-    keyed: Arc<KeyedState<K, S>>,
-    snapshots: Option<Arc<Snapshots<K, S>>>,
-    env: Arc<RddEnv>,
+    batch: KeyedBatch<K, V, S>,
     all_keys: bool,
     f: Arc<F>,
-    label: Arc<str>,
-    computed: Vec<Arc<AtomicBool>>,
     scratch: Arc<Scratch>,
 }
 
@@ -220,17 +192,15 @@ where
     F: Fn(BatchTime, &K, Values<'_, V>, Option<S>) -> Option<S> + Send + Sync,
 {
     fn partitions(&self) -> usize {
-        self.exchange.readers()
+        self.batch.exchange.readers()
     }
 
     fn dependencies(&self) -> Vec<Arc<dyn Stage>> {
-        vec![self.exchange.clone()]
+        vec![self.batch.exchange.clone()]
     }
 
     fn compute(&self, partition: usize, task: &Task, out: &mut Out<'_, (K, S)>) -> Result<()> {
-        let once = ComputeOnce::begin(&self.computed[partition], &self.label)?;
-        let buckets = self.exchange.take(partition, task)?;
-        task.enter(&self.label);
+        let (once, buckets) = self.batch.begin(partition, task)?;
         let mut groups = self.scratch.take();
         let (state, times) = self.update(partition, task, buckets, &mut groups, out)?;
         self.scratch.give_back(groups);
@@ -239,7 +209,7 @@ where
     }
 
     fn retryable(&self) -> bool {
-        self.exchange.repeatable()
+        self.batch.exchange.repeatable()
     }
 
     fn repeatable(&self) -> bool {
@@ -262,8 +232,8 @@ where
         groups: &mut Groups,
         out: &mut Out<'_, (K, S)>,
     ) -> Result<(PartitionGuard<S>, Option<Times>)> {
-        let mut state = self.opened.plain(&self.label)?.partition(partition);
-        let times = self.keyed.begin(&self.opened, &mut state, partition, &self.env)?;
+        let mut state = self.batch.opened.plain(&self.batch.label)?.partition(partition);
+        let times = self.batch.keyed.begin(&self.batch.opened, &mut state, partition, &self.batch.env)?;
         let count: usize = buckets.iter().map(Bucket::len).sum();
         if count >= END as usize {
             return Err(Error::new(
@@ -294,22 +264,23 @@ where
         let mut made = Vec::with_capacity(CHUNK.min(keys.len()));
         let mut checked = false;
         // What visits every key gathers them on the way: a visit that changes states may put them where they cannot be read again.
-        let mut gathered = (self.all_keys && self.snapshots.is_some()).then(Gathered::new);
+        let mut gathered = (self.all_keys && self.batch.snapshots.is_some())
+            .then(|| Gathered::new(&self.batch.label, self.batch.env.partitions));
         for (group, key) in groups.groups.iter().zip(keys) {
             let new = Values { all: &mut values, next: &groups.next, at: group.first };
             let stored = state.get_mut(group.slot);
             let updated = (self.f)(task.batch, &key, new, stored.take());
             if let Some(updated) = &updated {
-                super::state::check_first(&mut checked, updated, &self.label)?;
+                super::state::check_first(&mut checked, updated, &self.batch.label)?;
                 if let Some(gathered) = &mut gathered {
-                    gathered.add(codec::decode(&encoded(&key)?)?, updated.clone());
+                    gathered.add(&encoded(&key)?, updated.clone())?;
                 }
                 made.push((key, updated.clone()));
             }
             *stored = updated;
             if made.len() == CHUNK {
                 out(std::mem::replace(&mut made, Vec::with_capacity(CHUNK)))?;
-                task.enter(&self.label);
+                task.enter(&self.batch.label);
             }
         }
         if self.all_keys {
@@ -325,12 +296,12 @@ where
                 let updated = (self.f)(task.batch, &key, no_values, visited.take());
                 if let Some(updated) = &updated {
                     if let Some(gathered) = &mut gathered {
-                        gathered.add(codec::decode(visited.key())?, updated.clone());
+                        gathered.add(visited.key(), updated.clone())?;
                     }
                     made.push((key, updated.clone()));
                     if made.len() == CHUNK {
                         out(std::mem::replace(&mut made, Vec::with_capacity(CHUNK)))?;
-                        task.enter(&self.label);
+                        task.enter(&self.batch.label);
                     }
                 }
                 visited.put(updated);
@@ -340,8 +311,11 @@ where
         if !made.is_empty() {
             out(made)?;
         }
-        if let Some(snapshots) = &self.snapshots {
-            let gathered = gathered.map_or_else(|| Gathered::all(&mut state, |state| state), Ok)?;
+        if let Some(snapshots) = &self.batch.snapshots {
+            let gathered = match gathered {
+                Some(gathered) => gathered,
+                None => Gathered::new(&self.batch.label, self.batch.env.partitions).all(&mut state, |state| state)?,
+            };
             snapshots.set(partition, gathered);
         }
         Ok((state, times))

@@ -5,16 +5,15 @@ mod timed;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use millpond_state::{KeyBlock, PartitionGuard, Slot};
 
-use super::state::{ComputeOnce, Held, KeyedState, Opened, Snapshots};
-use super::{AnyOperator, DStream};
+use super::DStream;
+use super::state::{Held, KeyedBatch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Stage, Task};
-use crate::rdd::{Bucket, CHUNK, Compute, Key, Keyed, KeyedExchange, Out, Rdd, RddEnv, Value, shuffle};
+use crate::rdd::{Bucket, CHUNK, Compute, Key, Keyed, Out, Value};
 use crate::time::BatchTime;
 
 /// The state of one key, while the function of `map_with_state` is called for one of its records.
@@ -88,35 +87,13 @@ impl<'g, K: Key, V: Send + 'static> DStream<'g, (K, V)> {
         name: &str,
         f: impl Fn(BatchTime, &K, Option<V>, &mut State<'_, S>) -> Option<U> + Send + Sync + 'static,
     ) -> DStream<'g, U> {
-        let name = self.graph.name(name, KIND, "", &self.upstream);
-        let keyed = KeyedState::<K, S>::new(name.clone(), KIND, true);
-        self.graph.add_operator(keyed.clone());
-        let (node, graph) = (self.node(), self.graph.clone());
-        let f = Arc::new(f);
-        let slide_ms = self.slide_ms;
-        let operator: Arc<dyn AnyOperator> = keyed.clone();
-        let mut stream = DStream::new(graph, name.clone(), vec![name.clone()], move |run| {
-            keyed.rdd(run, |snapshots| {
-                let rdd = node.rdd(run)?;
-                let env = rdd.env.clone();
-                let computed = (0..env.partitions).map(|_| Arc::default()).collect();
-                let rdd = MapWithStateRdd {
-                    exchange: shuffle(rdd, &name),
-                    opened: keyed.opened()?,
-                    keyed: keyed.clone(),
-                    snapshots,
-                    env: env.clone(),
-                    slide_ms,
-                    f: f.clone(),
-                    label: name.clone(),
-                    computed,
-                    output: PhantomData,
-                };
-                Ok(Rdd::new(env, rdd))
-            })
-        });
-        stream.operator = Some(operator);
-        stream
+        let (f, slide_ms) = (Arc::new(f), self.slide_ms);
+        self.keyed_operator(name, KIND, true, move |batch| MapWithStateRdd {
+            batch,
+            slide_ms,
+            f: f.clone(),
+            output: PhantomData,
+        })
     }
 }
 
@@ -171,16 +148,10 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
 }
 
 struct MapWithStateRdd<K, V, S: Value, U, F> {
-    exchange: Arc<KeyedExchange<K, V>>,
-    opened: Opened<S>,
-    keyed: Arc<KeyedState<K, S>>,
-    snapshots: Option<Arc<Snapshots<K, S>>>,
-    env: Arc<RddEnv>,
+    batch: KeyedBatch<K, V, S>,
     /// Time between two of its batches.
     slide_ms: u64,
     f: Arc<F>,
-    label: Arc<str>,
-    computed: Vec<Arc<AtomicBool>>,
     output: PhantomData<fn() -> U>,
 }
 
@@ -193,19 +164,17 @@ where
     F: Fn(BatchTime, &K, Option<V>, &mut State<'_, S>) -> Option<U> + Send + Sync,
 {
     fn partitions(&self) -> usize {
-        self.exchange.readers()
+        self.batch.exchange.readers()
     }
 
     fn dependencies(&self) -> Vec<Arc<dyn Stage>> {
-        vec![self.exchange.clone()]
+        vec![self.batch.exchange.clone()]
     }
 
     fn compute(&self, partition: usize, task: &Task, out: &mut Out<'_, U>) -> Result<()> {
-        let once = ComputeOnce::begin(&self.computed[partition], &self.label)?;
-        let buckets = self.exchange.take(partition, task)?;
-        task.enter(&self.label);
-        let mut output = Output { made: Vec::new(), out, task, label: &self.label };
-        match &self.opened.held {
+        let (once, buckets) = self.batch.begin(partition, task)?;
+        let mut output = Output { made: Vec::new(), out, task, label: &self.batch.label };
+        match &self.batch.opened.held {
             Held::Plain(operator) => {
                 let (state, times) = self.map_plain(operator.partition(partition), partition, buckets, &mut output)?;
                 task.stage(super::state::StagedState { state, times, once });
@@ -220,7 +189,7 @@ where
     }
 
     fn retryable(&self) -> bool {
-        self.exchange.repeatable()
+        self.batch.exchange.repeatable()
     }
 
     fn repeatable(&self) -> bool {

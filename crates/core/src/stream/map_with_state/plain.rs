@@ -23,16 +23,16 @@ where
         buckets: Vec<Bucket<Keyed<K, V>>>,
         output: &mut Output<'_, '_, U>,
     ) -> Result<(PartitionGuard<S>, Option<Times>)> {
-        let times = self.keyed.begin(&self.opened, &mut state, partition, &self.env)?;
+        let times = self.batch.keyed.begin(&self.batch.opened, &mut state, partition, &self.batch.env)?;
         let slots = look_up(&mut state, &buckets)?;
         let mut checked = false;
         for (Keyed { key, value, .. }, slot) in buckets.into_iter().flatten().zip(slots) {
             let mut of_key = State::of(state.get(slot));
-            let made = (self.f)(self.env.batch, &key, Some(value), &mut of_key);
+            let made = (self.f)(self.batch.env.batch, &key, Some(value), &mut of_key);
             match of_key.change {
                 Change::None => {}
                 Change::Updated(updated) => {
-                    check_first(&mut checked, &updated, &self.label)?;
+                    check_first(&mut checked, &updated, &self.batch.label)?;
                     state.put(slot, Some(updated));
                 }
                 Change::Removed => {
@@ -44,8 +44,11 @@ where
             }
             output.add(made)?;
         }
-        if let Some(snapshots) = &self.snapshots {
-            snapshots.set(partition, Gathered::all(&mut state, |state| state)?);
+        if let Some(snapshots) = &self.batch.snapshots {
+            snapshots.set(
+                partition,
+                Gathered::new(&self.batch.label, self.batch.env.partitions).all(&mut state, |state| state)?,
+            );
         }
         Ok((state, times))
     }

@@ -52,11 +52,10 @@ where
         buckets: Vec<Bucket<Keyed<K, V>>>,
         output: &mut Output<'_, '_, U>,
     ) -> Result<(PartitionGuard<Timed<S>>, Option<Times>)> {
-        let now_ms = self.env.batch.as_ms();
-        let (mut times, began) = self
-            .opened
-            .times(partition, &self.env)?
-            .ok_or_else(|| Error::new(ErrorKind::Restart, format!("the times of `{}` are not open", self.label)))?;
+        let now_ms = self.batch.env.batch.as_ms();
+        let (mut times, began) = self.batch.opened.times(partition, &self.batch.env)?.ok_or_else(|| {
+            Error::new(ErrorKind::Restart, format!("the times of `{}` are not open", self.batch.label))
+        })?;
         let fresh = |generation| Begun {
             timeout_ms: Some(timeout_ms),
             bucket_ms: self.slide_ms,
@@ -74,7 +73,7 @@ where
         let mut new = Vec::new();
         if matches!(began, Began::Now) {
             let bucket = clock.bucket(now_ms);
-            new = self.keyed.initial.put(&mut state, partition, &self.env, |state| Timed {
+            new = self.batch.keyed.initial.put(&mut state, partition, &self.batch.env, |state| Timed {
                 state,
                 updated_ms: now_ms,
                 bucket,
@@ -82,7 +81,8 @@ where
         }
         self.call(&mut state, &clock, buckets, &mut new, output)?;
         let mut entries = Entries::default();
-        let mut gathered = self.snapshots.as_ref().map(|_| Gathered::new());
+        let mut gathered =
+            self.batch.snapshots.as_ref().map(|_| Gathered::new(&self.batch.label, self.batch.env.partitions));
         if visit_all {
             self.enter_all(&mut state, &clock, &mut entries, gathered.as_mut(), output)?;
         } else {
@@ -94,11 +94,11 @@ where
             for (bucket, keys) in times.take_due(&begun, now_ms)? {
                 self.expire(&mut state, &clock, bucket, &keys, &mut entries, output)?;
             }
-            if gathered.is_some() {
-                gathered = Some(Gathered::all(&mut state, |timed| &timed.state)?);
+            if let Some(none) = gathered.take() {
+                gathered = Some(none.all(&mut state, |timed| &timed.state)?);
             }
         }
-        if let (Some(snapshots), Some(gathered)) = (&self.snapshots, gathered) {
+        if let (Some(snapshots), Some(gathered)) = (&self.batch.snapshots, gathered) {
             snapshots.set(partition, gathered);
         }
         times.enter(begun.generation, entries)?;
@@ -126,7 +126,7 @@ where
             let stored = state.get(slot);
             let entered = stored.map(|timed| (timed.updated_ms, timed.bucket));
             let mut of_key = State::of(stored.map(|timed| &timed.state));
-            let made = (self.f)(self.env.batch, &key, Some(value), &mut of_key);
+            let made = (self.f)(self.batch.env.batch, &key, Some(value), &mut of_key);
             match (of_key.change, entered) {
                 (Change::None, Some((updated_ms, _))) if updated_ms != now_ms => {
                     if let Some(timed) = state.get_mut(slot) {
@@ -135,7 +135,7 @@ where
                 }
                 (Change::None | Change::Removed, None) | (Change::None, _) => {}
                 (Change::Updated(updated), entered) => {
-                    check_first(&mut checked, &updated, &self.label)?;
+                    check_first(&mut checked, &updated, &self.batch.label)?;
                     if entered.is_none() {
                         new.push(slot);
                     }
@@ -215,7 +215,7 @@ where
             }
             clock.enter(entries, updated_ms, visited.key());
             if let Some(gathered) = &mut gathered {
-                gathered.add(codec::decode(visited.key())?, timed.state.clone());
+                gathered.add(visited.key(), timed.state.clone())?;
             }
             if let Some(timed) = visited.get_mut() {
                 (timed.updated_ms, timed.bucket) = (updated_ms, clock.bucket(updated_ms));
@@ -228,7 +228,7 @@ where
     fn time_out(&self, key: &[u8], state: &S, output: &mut Output<'_, '_, U>) -> Result<()> {
         let key: K = codec::decode(key)?;
         let mut of_key = State::timing_out(state);
-        let made = (self.f)(self.env.batch, &key, None, &mut of_key);
+        let made = (self.f)(self.batch.env.batch, &key, None, &mut of_key);
         if let Change::Refused(call) = of_key.change {
             return Err(refused(call));
         }

@@ -1,5 +1,6 @@
 //! What all stateful operators share: their place in the state store, and the task that holds a partition of it.
 
+mod batch;
 mod initial;
 mod keyed;
 mod snapshots;
@@ -18,6 +19,7 @@ use crate::rdd::Value;
 
 use super::DStream;
 
+pub(crate) use batch::KeyedBatch;
 pub(crate) use initial::GivenStates;
 pub(crate) use keyed::{Began, Held, KeyedState, Opened, SchemaStep, Timed};
 pub(crate) use snapshots::{Gathered, Snapshots};

@@ -10,6 +10,9 @@ use crate::exec::{Stage, Task};
 use crate::rdd::{CHUNK, Compute, Key, Out, Rdd, Value};
 use crate::stream::{BatchRun, DStream};
 
+/// The most bytes of states, encoded, that a batch copies for `state_snapshots`; each partition has its share.
+const LIMIT_BYTES: u64 = 256 << 20;
+
 /// The states of one batch, by partition, in chunks. A second try of a task replaces what the first one left.
 pub(crate) struct Snapshots<K, S>(Vec<Mutex<Chunks<K, S>>>);
 
@@ -21,41 +24,62 @@ impl<K, S> Snapshots<K, S> {
     }
 
     pub(crate) fn set(&self, partition: usize, states: Gathered<K, S>) {
-        *self.0[partition].lock().unwrap_or_else(PoisonError::into_inner) = states.0;
+        *self.0[partition].lock().unwrap_or_else(PoisonError::into_inner) = states.chunks;
     }
 }
 
 /// The states of one partition while they are gathered.
-pub(crate) struct Gathered<K, S>(Chunks<K, S>);
+pub(crate) struct Gathered<K, S> {
+    chunks: Chunks<K, S>,
+    bytes: u64,
+    limit_bytes: u64,
+    encoded: Vec<u8>,
+    label: Arc<str>,
+}
 
-impl<K, S> Gathered<K, S> {
-    pub(crate) fn new() -> Self {
-        Gathered(Vec::new())
+impl<K: Key, S: Value> Gathered<K, S> {
+    /// For one of so many partitions of the operator `label`.
+    pub(crate) fn new(label: &Arc<str>, partitions: usize) -> Self {
+        let limit_bytes = LIMIT_BYTES / partitions.max(1) as u64;
+        Gathered { chunks: Vec::new(), bytes: 0, limit_bytes, encoded: Vec::new(), label: label.clone() }
     }
 
-    pub(crate) fn add(&mut self, key: K, state: S) {
-        match self.0.last_mut() {
+    /// A key, as it is encoded, and a copy of its state.
+    pub(crate) fn add(&mut self, key: &[u8], state: S) -> Result<()> {
+        self.encoded.clear();
+        codec::encode(&state, &mut self.encoded)?;
+        self.bytes += (key.len() + self.encoded.len().max(size_of::<S>())) as u64;
+        if self.bytes > self.limit_bytes {
+            return Err(Error::configuration(format!(
+                "state_snapshots of `{}` copies all states in each batch, and they take more than {} MiB in all, {} MiB in one partition: it is for small \
+                 state. Put out of the function what is to be seen",
+                self.label,
+                LIMIT_BYTES >> 20,
+                self.limit_bytes >> 20
+            )));
+        }
+        let key = codec::decode(key)?;
+        match self.chunks.last_mut() {
             Some(chunk) if chunk.len() < CHUNK => chunk.push((key, state)),
             _ => {
                 let mut chunk = Vec::with_capacity(CHUNK);
                 chunk.push((key, state));
-                self.0.push(chunk);
+                self.chunks.push(chunk);
             }
         }
+        Ok(())
     }
-}
 
-impl<K: Key, S: Value> Gathered<K, S> {
-    /// All states of a partition, as they are now.
-    pub(crate) fn all<V: Value>(state: &mut PartitionGuard<V>, of: impl Fn(&V) -> &S) -> Result<Self> {
-        let mut all = Gathered::new();
-        state.visit_all(|visited| {
-            if let Some(held) = visited.get() {
-                all.add(codec::decode(visited.key())?, of(held).clone());
+    /// All states of a partition, as they are now, `of` what is stored.
+    pub(crate) fn all<V: Value>(mut self, state: &mut PartitionGuard<V>, of: impl Fn(&V) -> &S) -> Result<Self> {
+        state.visit_all(|visited| match visited.get() {
+            Some(held) => {
+                let held = of(held).clone();
+                self.add(visited.key(), held)
             }
-            Ok::<_, Error>(())
+            None => Ok(()),
         })?;
-        Ok(all)
+        Ok(self)
     }
 }
 
@@ -114,7 +138,7 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
     /// states of the operator's partition n are in partition n.
     ///
     /// Each batch visits every key, and holds a copy of all states in memory until it has been read: for tests, and for small
-    /// state. Has to be called directly on what `map_with_state` or `update_..._by_key` returned, with its types of keys and
+    /// state. A batch fails whose states take more than 256 MiB, encoded. Has to be called directly on what `map_with_state` or `update_..._by_key` returned, with its types of keys and
     /// states; opening the context fails else.
     ///
     /// ```
