@@ -138,15 +138,18 @@ fn start(place: &Path) -> Child {
         .expect("a process")
 }
 
-/// Runs processes one after the other until all batches have come: each killed after a time that the dice say, the last one
-/// stopped gracefully.
+/// Runs processes one after the other until all batches have come: each killed after a time that the dice say, mostly since it went
+/// live, now and then since it was started; the last one stopped gracefully.
 fn run_processes(place: &Path, mut dice: Option<Dice>) -> Done {
     let mut kills = 0;
     let said = || std::fs::read_to_string(place.join("stderr")).unwrap_or_default();
     loop {
         let mut child = start(place);
-        let life = dice.as_mut().map_or(LIMIT, |dice| Duration::from_millis(150 + dice.below(600)));
-        let deadline = Instant::now() + life;
+        let started = Instant::now();
+        let (life, mut lives_since) = match &mut dice {
+            None => (LIMIT, Some(started)),
+            Some(dice) => (Duration::from_millis(dice.below(300)), (dice.below(3) == 0).then_some(started)),
+        };
         let complete = loop {
             if let Some(status) = child.try_wait().expect("a child") {
                 panic!("the process ended, {status}: {}", said());
@@ -154,9 +157,13 @@ fn run_processes(place: &Path, mut dice: Option<Dice>) -> Done {
             if has_all(&place.join("out")) {
                 break true;
             }
-            if Instant::now() >= deadline {
+            if lives_since.is_none() && said().lines().any(|line| line == "ready") {
+                lives_since = Some(Instant::now());
+            }
+            if lives_since.is_some_and(|since| since.elapsed() >= life) {
                 break false;
             }
+            assert!(started.elapsed() < LIMIT, "the process was not ready within {LIMIT:?}: {}", said());
             std::thread::sleep(Duration::from_millis(5));
         };
         if !complete {
