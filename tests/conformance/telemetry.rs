@@ -20,9 +20,14 @@ use crate::support::*;
 
 const CHILD: &str = "MILLPOND_TELEMETRY";
 
-/// Of each metric its unit, and of each key how often something was recorded and the last value.
+/// Of each metric its unit.
+type Units = BTreeMap<String, Unit>;
+
+/// Of each key how often something was recorded, and the last value.
+type Cells = BTreeMap<String, Arc<Cell>>;
+
 #[derive(Clone, Debug, Default)]
-struct Heard(Arc<Mutex<(BTreeMap<String, Unit>, BTreeMap<String, Arc<Cell>>)>>);
+struct Heard(Arc<Mutex<(Units, Cells)>>);
 
 #[derive(Debug, Default)]
 struct Cell {

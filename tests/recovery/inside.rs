@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_core::sink::{Cursor, Guarantee, Records, Sink, SinkStart, SourcePositions};
 use millpond_core::source::{Queue, QueueSource};
-use millpond_core::{BatchTime, StreamingContext};
-use millpond_testkit::{Collection, ManualClock};
+use millpond_core::{BatchTime, Result, StreamingContext};
+use millpond_testkit::{CollectingSink, Collection, ManualClock};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(60);

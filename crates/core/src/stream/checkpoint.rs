@@ -20,7 +20,8 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
     pub fn checkpoint(self, interval: Duration) -> DStream<'g, T> {
         let slide_ms = self.slide_ms;
         let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
-        if interval_ms == 0 || !interval_ms.is_multiple_of(slide_ms) || interval.subsec_nanos() % 1_000_000 != 0 {
+        let whole = interval.subsec_nanos().is_multiple_of(1_000_000);
+        if interval_ms == 0 || !interval_ms.is_multiple_of(slide_ms) || !whole {
             self.graph.fail(format!(
                 "checkpoint({interval:?}) of `{}`: it must be a multiple of the stream's slide, {:?}, and not below it",
                 self.label,

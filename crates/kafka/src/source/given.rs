@@ -223,6 +223,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::reversed_empty_ranges, reason = "that is what is tested")]
     fn q7_wrong_ranges_need_no_broker() {
         let reads = |range| {
             let ranges = KafkaSource::subscribe("nowhere:1", ["lines"]).ranges([range]);

@@ -9,6 +9,9 @@ use crate::exec::Task;
 use crate::rdd::{Bucket, Compute, Key, Keyed, KeyedExchange, Rdd, RddEnv, Value, shuffle};
 use crate::stream::DStream;
 
+/// The records of a partition, by the task that left them there.
+type Records<K, V> = Vec<Bucket<Keyed<K, V>>>;
+
 /// What the tasks of one batch share.
 pub(crate) struct KeyedBatch<K, V, S: Value> {
     pub(crate) exchange: Arc<KeyedExchange<K, V>>,
@@ -23,7 +26,7 @@ pub(crate) struct KeyedBatch<K, V, S: Value> {
 
 impl<K: Key, V: Send + 'static, S: Value> KeyedBatch<K, V, S> {
     /// A task of a partition begins: it has its records, and is the only one to have the state.
-    pub(crate) fn begin(&self, partition: usize, task: &Task) -> Result<(ComputeOnce, Vec<Bucket<Keyed<K, V>>>)> {
+    pub(crate) fn begin(&self, partition: usize, task: &Task) -> Result<(ComputeOnce, Records<K, V>)> {
         let once = ComputeOnce::begin(&self.computed[partition], &self.label)?;
         let buckets = self.exchange.take(partition, task)?;
         task.enter(&self.label);
