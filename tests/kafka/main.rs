@@ -4,6 +4,7 @@ mod admin;
 mod batch_ranges;
 mod input;
 mod java;
+mod model;
 mod offsets;
 mod output;
 

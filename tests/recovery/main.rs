@@ -11,6 +11,7 @@ mod files;
 mod hard_cases;
 mod inside;
 mod kafka;
+mod late_cursor;
 mod matrix;
 mod model;
 mod simulation;

@@ -78,7 +78,12 @@ fn search(time: Duration) {
 
 #[test]
 fn control_the_simulation_finds_what_is_broken_on_purpose() {
-    for control in ["break-log-skip-sync", "break-plan-not-logged", "break-checkpoint-before-commit"] {
+    for control in [
+        "break-log-skip-sync",
+        "break-plan-not-logged",
+        "break-checkpoint-before-commit",
+        "break-cursor-outside-transaction",
+    ] {
         let Some(output) = outside("search_with_a_control", &format!("{control}=return")) else { return };
         let said = said(&output);
         assert!(!output.status.success() && said.contains("SEED="), "{control} was not found: {said}");

@@ -76,6 +76,11 @@ impl Reports {
         self.kept().undelivered.take()
     }
 
+    /// A record could not be written.
+    pub(crate) fn set_undelivered(&self, topic: &str, code: Code) {
+        self.kept().undelivered = Some(Undelivered { topic: topic.to_owned(), bytes: 0, code });
+    }
+
     /// Whether anything indefinite has happened since the client was made.
     pub(crate) fn is_indefinite(&self) -> bool {
         self.0.indefinite.load(Ordering::Relaxed)
@@ -220,20 +225,47 @@ pub(crate) fn serve(consumer: &Consumer) {
     while let Some(Err(_)) = consumer.poll(Duration::ZERO) {}
 }
 
+/// The time, as a simulation may rule it.
+pub(crate) trait Time: Send + Sync {
+    fn now(&self) -> Instant;
+    fn sleep(&self, time: Duration);
+}
+
+/// An error with librdkafka's code.
+pub(crate) trait HasCode {
+    fn code(&self) -> Option<Code>;
+}
+
+impl HasCode for KafkaError {
+    fn code(&self) -> Option<Code> {
+        self.rdkafka_error_code()
+    }
+}
+
 /// Calls a request again until it succeeds, fails for good, or the limit is reached.
 pub(crate) fn retry<T>(
     limit: Duration,
-    mut request: impl FnMut(Duration) -> Result<T, KafkaError>,
+    request: impl FnMut(Duration) -> Result<T, KafkaError>,
     serve: impl Fn(),
 ) -> Result<T, KafkaError> {
-    let deadline = Instant::now() + limit;
+    retry_by(&crate::sink::Librdkafka, limit, request, serve)
+}
+
+/// As [`retry`], by another time.
+pub(crate) fn retry_by<T, E: HasCode>(
+    time: &(impl Time + ?Sized),
+    limit: Duration,
+    mut request: impl FnMut(Duration) -> Result<T, E>,
+    serve: impl Fn(),
+) -> Result<T, E> {
+    let deadline = time.now() + limit;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(time.now());
         let result = request(left.clamp(Duration::from_millis(100), REQUEST_LIMIT));
         serve();
         match result {
-            Err(error) if kind_of(error.rdkafka_error_code()) == ErrorKind::Retry && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(50).min(left));
+            Err(error) if kind_of(error.code()) == ErrorKind::Retry && time.now() < deadline => {
+                time.sleep(Duration::from_millis(50).min(left));
             }
             done => return done,
         }

@@ -1,5 +1,6 @@
 //! What librdkafka's errors mean for the caller: retry, or correct the configuration.
 
+use crate::client::HasCode;
 use millpond_core::{Error, ErrorKind};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
@@ -31,8 +32,11 @@ pub(crate) fn kind_of(code: Option<Code>) -> ErrorKind {
 }
 
 /// An error of a request, with what was tried.
-pub(crate) fn failed(what: impl Into<String>, error: KafkaError) -> Error {
-    Error::new(kind_of(error.rdkafka_error_code()), what).with_source(error)
+pub(crate) fn failed(
+    what: impl Into<String>,
+    error: impl HasCode + std::error::Error + Send + Sync + 'static,
+) -> Error {
+    Error::new(kind_of(error.code()), what).with_source(error)
 }
 
 /// An error of a client that could not be made: a wrong setting.

@@ -16,6 +16,8 @@ mod native;
 mod position;
 mod record;
 mod settings;
+#[doc(hidden)]
+pub mod simulation;
 mod sink;
 mod source;
 

@@ -7,6 +7,7 @@
 //! must come out as the input demands.
 
 mod judge;
+mod kafka;
 mod log;
 mod scheduler;
 mod sinks;

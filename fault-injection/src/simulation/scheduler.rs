@@ -37,6 +37,8 @@ pub struct Scheduler {
     elapsed_us: AtomicU64,
     /// What the wall clock shows beyond that, in ms.
     wall_offset_ms: AtomicI64,
+    /// How often a manifest was renamed.
+    published: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -82,7 +84,8 @@ impl Scheduler {
             finding: None,
         };
         let (elapsed_us, wall_offset_ms) = (AtomicU64::new(0), AtomicI64::new(1_000_000));
-        Arc::new(Scheduler { base: Instant::now(), elapsed_us, wall_offset_ms, state: Mutex::new(state) })
+        let (base, published) = (Instant::now(), AtomicU64::new(0));
+        Arc::new(Scheduler { base, elapsed_us, wall_offset_ms, published, state: Mutex::new(state) })
     }
 
     /// Makes this the simulation that points of this thread belong to, as long as `run` runs.
@@ -198,6 +201,9 @@ impl Scheduler {
 
     /// A process has come to a point at which it can die. Called from within its steps.
     fn point(&self, name: &str) {
+        if name == "manifest-renamed" {
+            self.published.fetch_add(1, Ordering::Relaxed);
+        }
         let mut state = self.lock();
         let Some(process) = state.stack.last().copied() else { return };
         if state.dead.contains(&process) {
@@ -220,6 +226,11 @@ impl Scheduler {
         }
     }
 
+    /// Counts the checkpoints that were published.
+    pub fn published(&self) -> u64 {
+        self.published.load(Ordering::Relaxed)
+    }
+
     /// The present time of the machine's wall clock, in ms.
     pub fn wall_ms(&self) -> u64 {
         let elapsed = (self.elapsed_us.load(Ordering::Relaxed) / 1000) as i64;
@@ -230,6 +241,11 @@ impl Scheduler {
     pub fn jump(&self, by_ms: i64) {
         self.note(|| format!("the clock jumps by {by_ms} ms"));
         self.wall_offset_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+
+    /// Nobody does anything for so long: the machine was held up.
+    pub fn pause(&self, time: Duration) {
+        self.move_to(self.now() + time);
     }
 
     fn move_to(&self, time: Instant) {

@@ -10,9 +10,11 @@ use millpond_core::log::{LocalBatchLog, LocalBatchLogOptions};
 use millpond_core::simulation::{self, Simulator};
 use millpond_core::testing::TestHooks;
 use millpond_core::{ContextState, ErrorKind, Result, Running, StreamingContext};
+use millpond_kafka::simulation::Generation;
 use millpond_wal::fs::fault::{Call, EIO, ENOSPC, Effect, FaultFileSystem, Keep};
 use tempfile::TempDir;
 
+use super::kafka::{APPLICATION, KafkaSinks};
 use super::log::{Acknowledged, WatchedLog};
 use super::scheduler::{Scheduler, SimulatedClock};
 use super::sinks::MemorySinks;
@@ -36,6 +38,7 @@ struct Plan {
     recovery_attempts: u32,
     task_attempts: u32,
     rocksdb: bool,
+    kafka: Option<Generation>,
     sinks_fail_once_in: u64,
     disk_fails: bool,
     functions_fail: bool,
@@ -61,6 +64,8 @@ pub(super) struct World {
     fed: u64,
     outcome: Outcome,
     cursors: BTreeMap<&'static str, u64>,
+    /// S, as of so many publications.
+    snapshot: (u64, Option<u64>),
 }
 
 pub(super) fn run(seed: u64, log: bool) -> Result<Outcome, Broken> {
@@ -94,13 +99,19 @@ impl World {
             recovery_attempts: 1 + dice.below(4) as u32,
             task_attempts: 1 + dice.below(3) as u32,
             rocksdb: dice.below(100) == 0,
+            kafka: [None, Some(Generation::V1), Some(Generation::V1), Some(Generation::V2)][dice.below(4) as usize],
             sinks_fail_once_in: [0, 30, 100][dice.below(3) as usize],
             disk_fails: dice.below(3) == 0,
             functions_fail: dice.below(3) == 0,
             power_fails: dice.below(2) == 0,
         };
+        let once_in = plan.sinks_fail_once_in;
+        let outside: Box<dyn Outside> = match plan.kafka {
+            None => Box::new(MemorySinks::new(scheduler, once_in)),
+            Some(generation) => Box::new(KafkaSinks::new(scheduler, generation, once_in, &SINKS)),
+        };
         Ok(World {
-            outside: Box::new(MemorySinks::new(scheduler, plan.sinks_fail_once_in)),
+            outside,
             scheduler: Arc::clone(scheduler),
             plan,
             disk: FaultFileSystem::new(),
@@ -114,6 +125,7 @@ impl World {
             fed: 0,
             outcome: Outcome::default(),
             cursors: BTreeMap::new(),
+            snapshot: (0, None),
         })
     }
 
@@ -145,6 +157,11 @@ impl World {
                 self.failing.store(1 + scheduler.below(4), Ordering::Relaxed);
             }
             160..180 => self.outside.turn(),
+            // Longer than a transaction may take.
+            183..185 => {
+                scheduler.note(|| "the machine is held up".into());
+                scheduler.pause(Duration::from_secs(5 + scheduler.below(20)));
+            }
             180..183 => scheduler.jump(scheduler.below(40_000) as i64 - 10_000),
             _ => self.step()?,
         }
@@ -185,7 +202,11 @@ impl World {
             self.scheduler.bury(Some(process));
             let said = error.as_ref().map_or("by itself".into(), ToString::to_string);
             self.scheduler.note(|| format!("process {process} stopped: {said}"));
+            // Whoever starts it again is not that quick.
+            self.scheduler.pause(Duration::from_millis(self.scheduler.below(2000)));
             match error.map(|error| error.kind()) {
+                // Fenced twice by transactions that took too long: it cannot be told from another process.
+                Some(ErrorKind::Restore) if said.contains("times in a row") && !self.healed => {}
                 Some(ErrorKind::Restore | ErrorKind::Configuration) => return Err(format!("refused: {said}")),
                 Some(_) if self.healed => return Err(format!("without any fault: {said}")),
                 _ => {}
@@ -238,7 +259,7 @@ impl World {
             snapshot_ms: Box::new(move || snapshot_ms(&pond).unwrap_or_default()),
         };
         let hooks = TestHooks { log: Some(Arc::new(log)), ..TestHooks::default() };
-        let builder = StreamingContext::builder("simulated")
+        let builder = StreamingContext::builder(APPLICATION)
             .directory(self.pond())
             .batch_interval(Duration::from_secs(1))
             .checkpoint_interval(self.plan.checkpoint_every * Duration::from_secs(1))
@@ -320,7 +341,11 @@ impl World {
     /// S <= C <= P, for every sink, as disk, sinks and log say.
     fn check_cursors(&mut self) -> Result<(), String> {
         let planned = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).planned_ms;
-        let snapshot = snapshot_ms(&self.pond());
+        let published = self.scheduler.published();
+        if self.snapshot.0 != published {
+            self.snapshot = (published, snapshot_ms(&self.pond()));
+        }
+        let snapshot = self.snapshot.1;
         let Some(snapshot) = snapshot else { return Ok(()) };
         for sink in SINKS {
             let Some(committed) = self.outside.cursor(sink).map(|cursor| cursor.batch.as_ms()) else { continue };
@@ -348,14 +373,14 @@ impl World {
         self.outside.heal();
         self.healed = true;
         let mut asked = false;
-        for _ in 0..SETTLE_TURNS {
+        for turn in 0..SETTLE_TURNS {
             if self.process.is_none() {
                 if asked {
                     return Ok(());
                 }
                 self.start()?;
             }
-            if !asked && self.is_complete() {
+            if !asked && turn % 16 == 0 && self.is_complete() {
                 self.ask_to_stop();
                 asked = true;
             }

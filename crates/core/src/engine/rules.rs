@@ -265,6 +265,20 @@ mod tests {
     }
 
     #[test]
+    fn h2_a_cursor_that_was_peeked_may_be_behind_what_is_committed_and_is_judged_for_its_owner_only() {
+        let (manifest, plans) = (manifest(), plans());
+        let stored = Stored { directory: "dir", manifest: &manifest, plans: &plans, runs: &manifest.runs };
+        let peeked = |cursor| stored.check_peeked("out", Some(&cursor));
+        assert!(stored.check_peeked("out", None).is_ok());
+        assert!(peeked(Cursor { batch: T(500), ..cursor() }).is_ok());
+        assert!(peeked(cursor()).is_ok());
+        assert!(peeked(Cursor { plans: 21, ..cursor() }).is_err());
+        assert!(peeked(Cursor { batch: T(500), run: [9; 16], ..cursor() }).is_err());
+        assert!(peeked(Cursor { deployment: [9; 16], ..cursor() }).is_err());
+        assert!(peeked(Cursor { batch: T(4000), plans: 40, ..cursor() }).is_err());
+    }
+
+    #[test]
     fn h3_a_sink_that_was_introduced_and_has_no_cursor_is_refused() {
         let (manifest, plans) = (manifest(), plans());
         let stored = Stored { directory: "dir", manifest: &manifest, plans: &plans, runs: &[] };

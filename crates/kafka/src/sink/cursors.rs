@@ -1,87 +1,61 @@
 //! The application's cursor topic: compacted, one partition, one record a sink and batch, written in the batch's transaction.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millpond_core::sink::Cursor;
 use millpond_core::{Error, ErrorKind, Result};
-use rdkafka::Message as _;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::consumer::{Consumer as _, ConsumerGroupMetadata};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::error::RDKafkaErrorCode as Code;
 
-use crate::client::{Consumer, REQUEST_LIMIT, Reports, client_of, consumer, retry, serve, wait_for_cluster};
-use crate::error::{failed, refused_setting};
-use crate::native::{TopicInfo, describe_topics};
+use super::client::{CallError, Cluster, CursorReader, GroupMetadata, Isolation, Polled, deadline};
+use crate::client::{REQUEST_LIMIT, retry_by};
+use crate::error::failed;
+use crate::native::TopicInfo;
 use crate::settings::Settings;
 
 /// Small segments, cleaned eagerly: a start reads the topic from its beginning.
 const TOPIC: &[(&str, &str)] =
     &[("cleanup.policy", "compact"), ("segment.bytes", "1048576"), ("min.cleanable.dirty.ratio", "0.1")];
-const PARTITION: i32 = 0;
+pub(super) const PARTITION: i32 = 0;
 
-/// The clients that read the cursor topic and ask about the cluster; they write nothing and shut out nobody.
+/// Reads the cursor topic; writes nothing and shuts out nobody.
 pub(crate) struct Cursors {
-    /// Sees the high watermark; also the one whose group the offsets go to.
-    uncommitted: Arc<Consumer>,
-    /// Sees what is committed.
-    committed: Consumer,
-    admin: AdminClient<Reports>,
+    cluster: Arc<dyn Cluster>,
+    reader: Box<dyn CursorReader>,
     topic: String,
-    brokers: String,
     limit: Duration,
 }
 
 impl Cursors {
     /// Connects, and gives the id of the cluster.
     pub(crate) fn connect(
+        cluster: &Arc<dyn Cluster>,
         brokers: &str,
         topic: String,
         group: &str,
         settings: &Settings,
         limit: Duration,
     ) -> Result<(Self, String)> {
-        let settings = settings.common();
-        let of = format!("cursor topic `{topic}`");
-        let config = |isolation: &str| {
-            let must = [
-                ("group.id", group),
-                ("enable.auto.commit", "false"),
-                ("enable.auto.offset.store", "false"),
-                ("auto.offset.reset", "error"),
-                ("enable.partition.eof", "true"),
-                ("isolation.level", isolation),
-            ];
-            // An answer at the end of the topic comes after this time, and a start waits for two of them.
-            settings.client(brokers, &[("fetch.wait.max.ms", "5")], &must)
-        };
-        let uncommitted = Arc::new(consumer(&config("read_uncommitted"), Reports::new(of.clone()))?);
-        let id = wait_for_cluster(client_of(&uncommitted), brokers, limit, || serve(&uncommitted), || true)?;
-        let committed = consumer(&config("read_committed"), Reports::new(of.clone()))?;
-        let admin = settings
-            .client(brokers, &[], &[])
-            .create_with_context(Reports::new(of.clone()))
-            .map_err(|error| refused_setting(&of, error))?;
-        Ok((Cursors { uncommitted, committed, admin, topic, brokers: brokers.to_owned(), limit }, id))
+        let reader = cluster.reader(brokers, &topic, group, settings)?;
+        let id = reader.wait_for_cluster(limit)?;
+        Ok((Cursors { cluster: Arc::clone(cluster), reader, topic, limit }, id))
     }
 
     /// Waits for a broker again, after it may have been lost.
     pub(crate) fn reconnect(&self) -> Result<String> {
-        let consumer = &self.uncommitted;
-        wait_for_cluster(client_of(consumer), &self.brokers, self.limit, || serve(consumer), || true)
+        self.reader.wait_for_cluster(self.limit)
+    }
+
+    /// Makes a request until it succeeds, fails for good, or the limit is reached.
+    fn retry<T>(&self, request: impl FnMut(Duration) -> Result<T, CallError>) -> Result<T, CallError> {
+        retry_by(&*self.cluster, self.limit, request, || self.reader.serve())
     }
 
     /// What the cluster knows of a topic; `None` if there is none.
     pub(crate) fn describe(&self, topic: &str) -> Result<Option<TopicInfo>> {
-        let names = [topic.to_owned()];
-        let describe = |limit| describe_topics(client_of(&self.uncommitted), &names, limit);
-        let found = retry(self.limit, describe, || serve(&self.uncommitted))
+        let found = self
+            .retry(|limit| self.reader.describe(topic, limit))
             .map_err(|error| failed(format!("cannot describe topic {topic}"), error))?;
         match found.into_iter().next() {
             Some(TopicInfo { error: Some(Code::UnknownTopicOrPartition | Code::UnknownTopic), .. }) | None => Ok(None),
@@ -101,14 +75,9 @@ impl Cursors {
             let what = format!("cursor topic {topic} has {count} partitions: it must have one");
             return Err(Error::new(ErrorKind::Configuration, what));
         }
-        let options = AdminOptions::new().request_timeout(Some(REQUEST_LIMIT));
-        let resource = [ResourceSpecifier::Topic(topic)];
-        let ask = |limit| block_on(limit, self.admin.describe_configs(&resource, &options));
-        let policy = retry(self.limit, ask, || serve(&self.uncommitted))
-            .map_err(|error| failed(format!("cannot read the settings of cursor topic {topic}"), error))?
-            .into_iter()
-            .filter_map(Result::ok)
-            .find_map(|config| config.get("cleanup.policy").and_then(|entry| entry.value.clone()));
+        let policy = self
+            .retry(|limit| self.reader.cleanup_policy(topic, limit))
+            .map_err(|error| failed(format!("cannot read the settings of cursor topic {topic}"), error))?;
         match policy.as_deref() {
             Some("compact") => Ok(true),
             policy => Err(Error::new(
@@ -127,34 +96,25 @@ impl Cursors {
         if self.check()? {
             return Ok(());
         }
-        let topic = TOPIC.iter().fold(
-            // As many replicas as the cluster's own default says.
-            NewTopic::new(&self.topic, 1, TopicReplication::Fixed(-1)),
-            |topic, (key, value)| topic.set(key, value),
-        );
-        let options = AdminOptions::new().request_timeout(Some(REQUEST_LIMIT)).operation_timeout(Some(REQUEST_LIMIT));
         // A broker that has just started, or is short of breath, does not count as one that could hold a replica.
-        let patience = Instant::now() + REQUEST_LIMIT;
-        let create = |limit| {
-            let results = block_on(limit, self.admin.create_topics([&topic], &options))?;
-            match results.into_iter().next() {
-                Some(Err((_, Code::InvalidReplicationFactor))) if Instant::now() < patience => {
-                    Err(KafkaError::Global(Code::BrokerNotAvailable))
-                }
-                // Somebody was quicker; what it is like was not checked yet.
-                None | Some(Ok(_)) | Some(Err((_, Code::TopicAlreadyExists))) => Ok(()),
-                Some(Err((_, code))) => Err(KafkaError::Global(code)),
+        let patience = deadline(&*self.cluster, REQUEST_LIMIT);
+        let create = |limit| match self.reader.create_topic(&self.topic, TOPIC, limit) {
+            Err(error) if error.code == Some(Code::InvalidReplicationFactor) && self.cluster.now() < patience => {
+                Err(CallError::from(Code::BrokerNotAvailable))
             }
+            // Somebody was quicker; what it is like was not checked yet.
+            Err(error) if error.code == Some(Code::TopicAlreadyExists) => Ok(()),
+            outcome => outcome,
         };
         let place = || format!("cannot create cursor topic {}", self.topic);
-        retry(self.limit, create, || serve(&self.uncommitted)).map_err(|error| failed(place(), error))?;
-        let deadline = Instant::now() + REQUEST_LIMIT;
+        self.retry(create).map_err(|error| failed(place(), error))?;
+        let deadline = deadline(&*self.cluster, REQUEST_LIMIT);
         while !self.check()? {
-            if Instant::now() >= deadline {
+            if self.cluster.now() >= deadline {
                 let what = format!("cursor topic {} was created, but is not seen after {REQUEST_LIMIT:?}", self.topic);
                 return Err(Error::new(ErrorKind::Retry, what));
             }
-            thread::sleep(Duration::from_millis(20));
+            self.cluster.sleep(Duration::from_millis(20));
         }
         Ok(())
     }
@@ -164,21 +124,21 @@ impl Cursors {
         if !self.check()? {
             return Ok(HashMap::new());
         }
-        let (low, end) = self.watermarks(&self.committed)?;
+        let (low, end) = self.watermarks(Isolation::Committed)?;
         self.read(low, end)
     }
 
     /// The newest committed cursors by sink, all of them: waits until nothing before the end is undecided (hard case H1).
     pub(crate) fn read_all(&self) -> Result<HashMap<String, Cursor>> {
-        let (_, high) = self.watermarks(&self.uncommitted)?;
-        let deadline = Instant::now() + self.limit;
+        let (_, high) = self.watermarks(Isolation::Uncommitted)?;
+        let deadline = deadline(&*self.cluster, self.limit);
         let mut rest = Duration::from_millis(1);
         loop {
-            let (low, stable) = self.watermarks(&self.committed)?;
+            let (low, stable) = self.watermarks(Isolation::Committed)?;
             if stable >= high {
                 return self.read(low, high);
             }
-            if Instant::now() >= deadline {
+            if self.cluster.now() >= deadline {
                 let (topic, limit) = (&self.topic, self.limit);
                 let what = format!(
                     "partition {PARTITION} of cursor topic {topic} ends at offset {high}, but a transaction that is still \
@@ -187,14 +147,13 @@ impl Cursors {
                 );
                 return Err(Error::new(ErrorKind::Retry, what));
             }
-            thread::sleep(rest);
+            self.cluster.sleep(rest);
             rest = (rest * 2).min(Duration::from_millis(100));
         }
     }
 
-    fn watermarks(&self, consumer: &Consumer) -> Result<(i64, i64)> {
-        let ask = |limit| consumer.fetch_watermarks(&self.topic, PARTITION, limit);
-        retry(self.limit, ask, || serve(consumer))
+    fn watermarks(&self, isolation: Isolation) -> Result<(i64, i64)> {
+        self.retry(|limit| self.reader.watermarks(isolation, limit))
             .map_err(|error| failed(format!("cannot ask for the end of cursor topic {}", self.topic), error))
     }
 
@@ -203,30 +162,26 @@ impl Cursors {
         if low >= end {
             return Ok(newest);
         }
-        let consumer = &self.committed;
         let cannot = |error| failed(format!("cannot read cursor topic {}", self.topic), error);
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.topic, PARTITION, Offset::Offset(low)).map_err(cannot)?;
-        consumer.assign(&list).map_err(cannot)?;
+        self.reader.assign(low).map_err(cannot)?;
         let result = self.read_assigned(end, &mut newest);
-        consumer.unassign().map_err(cannot)?;
+        self.reader.unassign().map_err(cannot)?;
         result.map(|()| newest)
     }
 
     fn read_assigned(&self, end: i64, newest: &mut HashMap<String, Cursor>) -> Result<()> {
-        let mut deadline = Instant::now() + self.limit;
+        let mut late = deadline(&*self.cluster, self.limit);
         loop {
-            match self.committed.poll(Duration::from_millis(100)) {
+            match self.reader.poll(Duration::from_millis(100)) {
                 // Everything before the end was decided when reading began.
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
-                Some(Ok(message)) => {
-                    deadline = Instant::now() + self.limit;
-                    let offset = message.offset();
-                    if let Some(value) = message.payload() {
+                Some(Polled::End) => return Ok(()),
+                Some(Polled::Record { offset, key, value }) => {
+                    late = deadline(&*self.cluster, self.limit);
+                    if let Some(value) = value {
                         let place =
                             |error: Error| error.context(format!("cursor topic {}, offset {offset}", self.topic));
-                        let cursor = Cursor::decode(value).map_err(place)?;
-                        let sink = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
+                        let cursor = Cursor::decode(&value).map_err(place)?;
+                        let sink = String::from_utf8_lossy(&key).into_owned();
                         let known: &mut Cursor = newest.entry(sink).or_insert_with(|| cursor.clone());
                         // The newest is the one of the largest batch; of one batch the last. A deployment that has taken the sink
                         // over begins at an earlier batch.
@@ -238,12 +193,12 @@ impl Cursors {
                         return Ok(());
                     }
                 }
-                Some(Err(error)) if crate::error::kind_of(error.rdkafka_error_code()) == ErrorKind::Configuration => {
+                Some(Polled::Failed(error)) if crate::error::kind_of(error.code) == ErrorKind::Configuration => {
                     return Err(failed(format!("cannot read cursor topic {}", self.topic), error));
                 }
-                Some(Err(_)) | None => {}
+                Some(Polled::Failed(_)) | None => {}
             }
-            if Instant::now() >= deadline {
+            if self.cluster.now() >= late {
                 let what = format!("cursor topic {}: nothing came for {:?}", self.topic, self.limit);
                 return Err(Error::new(ErrorKind::Retry, what));
             }
@@ -254,32 +209,8 @@ impl Cursors {
         &self.topic
     }
 
-    /// The group that offsets go to; without having joined it, it is a plain register.
-    pub(crate) fn group(&self) -> Option<ConsumerGroupMetadata> {
-        self.uncommitted.group_metadata()
-    }
-}
-
-/// Drives one future on this thread: admin requests are the only ones here, and not worth a runtime.
-fn block_on<T>(limit: Duration, future: impl Future<Output = Result<T, KafkaError>>) -> Result<T, KafkaError> {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    // The request has a limit of its own; the rest is for the way.
-    let deadline = Instant::now() + limit + Duration::from_secs(1);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return result;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(KafkaError::Global(Code::OperationTimedOut));
-        }
-        thread::park_timeout(left);
+    /// The group that offsets go to.
+    pub(crate) fn group(&self) -> Option<GroupMetadata> {
+        self.reader.group()
     }
 }

@@ -8,14 +8,10 @@
 //! producer is dropped, and nothing begins before [`Group::fence`] has made a new one and read the cursors.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use millpond_core::sink::{Cursor, Records, SourcePositions};
-use millpond_core::{BatchTime, Error, ErrorKind, Result};
-use rdkafka::TopicPartitionList;
-use rdkafka::topic_partition_list::Offset;
-
+use super::client::Cluster;
 use super::cursors::Cursors;
 use super::partitioner::Partitioner;
 use super::producer::{Failure, Outcome, TransactionalProducer};
@@ -23,12 +19,15 @@ use crate::controls;
 use crate::failpoint;
 use crate::position::decode_all;
 use crate::settings::Settings;
+use millpond_core::sink::{Cursor, Records, SourcePositions};
+use millpond_core::{BatchTime, Error, ErrorKind, Result};
 
 /// So many times in a row fenced, without a commit between: it is somebody else, not our own past.
 const FENCED_TOO_OFTEN: u32 = 2;
 
 /// The sinks of one cluster.
 pub(crate) struct Group {
+    pub(super) clients: Arc<dyn Cluster>,
     pub(super) cluster_id: String,
     pub(super) cluster: u64,
     pub(super) transactional_id: String,
@@ -143,7 +142,7 @@ impl Group {
         if controls::broken("break-fence-skipped") {
             id += &format!("-{}", std::process::id());
         }
-        let mut producer = TransactionalProducer::new(&self.brokers, &id, &state.settings)?;
+        let mut producer = TransactionalProducer::new(&self.clients, &self.brokers, &id, &state.settings)?;
         for (topic, partitioner) in &state.topics {
             producer.add_topic(topic, *partitioner)?;
         }
@@ -155,7 +154,7 @@ impl Group {
 
     /// Shuts out the producers of an id that was used before.
     fn shut_out(&self, settings: &Settings, id: &str) -> Result<()> {
-        let mut producer = TransactionalProducer::new(&self.brokers, id, settings)?;
+        let mut producer = TransactionalProducer::new(&self.clients, &self.brokers, id, settings)?;
         producer.init(self.wait_for_broker).map_err(|failure| match failure {
             Failure::Abort(error) | Failure::Producer { error, .. } => error,
         })
@@ -207,11 +206,9 @@ impl Group {
         if offsets.is_empty() {
             return Ok(());
         }
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for ((topic, partition), offset) in offsets {
-            let added = list.add_partition_offset(topic, *partition, Offset::Offset(*offset));
-            added.map_err(|error| Failure::Abort(crate::error::failed("cannot list offsets", error)))?;
-        }
+        let mut list: Vec<(&str, i32, i64)> =
+            offsets.iter().map(|((topic, partition), offset)| (&**topic, *partition, *offset)).collect();
+        list.sort_unstable();
         let group = self.cursors.group().ok_or_else(lost_producer)?;
         let Some(producer) = &mut state.producer else { return Err(lost_producer()) };
         producer.send_offsets(&list, &group)
@@ -457,18 +454,8 @@ impl Group {
 
     /// The negative control: what must never be.
     fn write_cursor_outside(&self, records: &Records) -> Outcome<()> {
-        use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-        let broken =
-            |error: rdkafka::error::KafkaError| Failure::Abort(crate::error::failed("negative control", error));
-        let config = Settings::default().client(&self.brokers, &[], &[]);
-        let producer: BaseProducer = config.create().map_err(broken)?;
-        for record in records.iter() {
-            let message = BaseRecord::to(self.cursors.topic())
-                .key(record.key().unwrap_or_default())
-                .payload(record.value().unwrap_or_default());
-            producer.send(message).map_err(|(error, _)| broken(error))?;
-        }
-        producer.flush(Duration::from_secs(30)).map_err(broken)
+        let written = self.clients.write_outside(&self.brokers, self.cursors.topic(), records);
+        written.map_err(|error| Failure::Abort(crate::error::failed("negative control", error)))
     }
 }
 

@@ -1,13 +1,13 @@
 //! How sinks find their group: by the cluster's id, whatever name the cluster was given; and whether they fit together.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millpond_core::sink::SinkStart;
 use millpond_core::{Error, ErrorKind, Result};
 
 use super::Options;
+use super::client::{Cluster, deadline};
 use super::cursors::Cursors;
 use super::group::Group;
 use crate::position::cluster_hash;
@@ -24,7 +24,7 @@ pub(crate) struct Groups {
 impl Groups {
     /// The group of the sink's cluster, made by the first sink that asks. Clusters are told apart by id: two names of one
     /// are one (hard case H4).
-    pub(crate) fn join(&self, options: &Options, start: &SinkStart) -> Result<Arc<Group>> {
+    pub(crate) fn join(&self, clients: &Arc<dyn Cluster>, options: &Options, start: &SinkStart) -> Result<Arc<Group>> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         let known = groups.iter().find(|group| group.knows(&options.brokers)).cloned();
         let group = match known {
@@ -32,12 +32,18 @@ impl Groups {
             None => {
                 let (topic, offsets) =
                     (options.cursor_topic(&start.application), options.offsets_group(&start.application));
-                let (cursors, cluster_id) =
-                    Cursors::connect(&options.brokers, topic, &offsets, &options.settings, options.wait_for_broker)?;
+                let (cursors, cluster_id) = Cursors::connect(
+                    clients,
+                    &options.brokers,
+                    topic,
+                    &offsets,
+                    &options.settings,
+                    options.wait_for_broker,
+                )?;
                 match groups.iter().find(|group| group.cluster_id == cluster_id && !cluster_id.is_empty()) {
                     Some(group) => Arc::clone(group),
                     None => {
-                        let group = Arc::new(Group::new(cluster_id, cursors, options, start));
+                        let group = Arc::new(Group::new(clients, cluster_id, cursors, options, start));
                         groups.push(Arc::clone(&group));
                         group
                     }
@@ -50,8 +56,15 @@ impl Groups {
 }
 
 impl Group {
-    fn new(cluster_id: String, cursors: Cursors, options: &Options, start: &SinkStart) -> Self {
+    fn new(
+        clients: &Arc<dyn Cluster>,
+        cluster_id: String,
+        cursors: Cursors,
+        options: &Options,
+        start: &SinkStart,
+    ) -> Self {
         Group {
+            clients: Arc::clone(clients),
             cluster: cluster_hash(&cluster_id),
             cluster_id,
             transactional_id: options.transactional_id(&start.application),
@@ -116,12 +129,12 @@ impl Group {
     }
 
     fn check_output(&self, topic: &str) -> Result<()> {
-        let deadline = Instant::now() + UNKNOWN_TOPIC_LIMIT.min(self.wait_for_broker);
+        let deadline = deadline(&*self.clients, UNKNOWN_TOPIC_LIMIT.min(self.wait_for_broker));
         while self.cursors.describe(topic)?.is_none() {
-            if Instant::now() >= deadline {
+            if self.clients.now() >= deadline {
                 return Err(Error::new(ErrorKind::Configuration, format!("topic {topic} does not exist: create it")));
             }
-            thread::sleep(Duration::from_millis(100));
+            self.clients.sleep(Duration::from_millis(100));
         }
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! [`KafkaSink`]: a batch's output, its cursor and the offsets of its input in one transaction.
 
+pub(crate) mod client;
 mod cursors;
 mod group;
 mod join;
+mod librdkafka;
 mod partitioner;
 mod producer;
 pub(crate) mod remembered;
@@ -14,9 +16,12 @@ use std::time::Duration;
 use millpond_core::sink::{Cursor, Guarantee, Records, Sink, SinkStart, SourcePositions};
 use millpond_core::{BatchTime, Error, ErrorKind, Result};
 
+use self::client::Cluster;
 use self::group::Group;
 use self::join::Groups;
+pub(crate) use self::librdkafka::Librdkafka;
 pub use self::partitioner::Partitioner;
+pub(crate) use self::producer::{Failure, Outcome, TransactionalProducer};
 pub(crate) use self::remembered::Remembered;
 use crate::settings::Settings;
 use crate::source::{CURSOR_TOPIC_SUFFIX, is_topic_name};
@@ -36,6 +41,7 @@ use crate::source::{CURSOR_TOPIC_SUFFIX, is_topic_name};
 /// ```
 pub struct KafkaSink {
     options: Options,
+    clients: Arc<dyn Cluster>,
     joined: Option<Joined>,
 }
 
@@ -73,7 +79,7 @@ impl KafkaSink {
             partitioner: Partitioner::default(),
             wait_for_broker: Duration::from_secs(5 * 60),
         };
-        KafkaSink { options, joined: None }
+        KafkaSink { options, clients: Arc::new(Librdkafka), joined: None }
     }
 
     /// The transactional id. Default: the application's name. It must be this application's alone: whoever starts with it
@@ -112,6 +118,12 @@ impl KafkaSink {
     /// Any setting of librdkafka's producer. Those that would break exactly-once are refused by name when the context starts.
     pub fn setting(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.settings.set(key.into(), value.into());
+        self
+    }
+
+    /// Another cluster than a real one: a model's.
+    pub(crate) fn on(mut self, clients: impl Cluster + 'static) -> Self {
+        self.clients = Arc::new(clients);
         self
     }
 
@@ -180,7 +192,7 @@ impl Sink for KafkaSink {
     fn peek(&mut self, start: &SinkStart) -> Result<Option<Cursor>> {
         self.check(start)?;
         let groups = start.shared.get::<Groups>();
-        let group = groups.join(&self.options, start)?;
+        let group = groups.join(&self.clients, &self.options, start)?;
         let mut remembered = Remembered::decode(&start.remembered)?;
         remembered.check(group.cluster_id(), &self.options.brokers)?;
         remembered.add(group.cluster_id(), group.transactional_id());

@@ -1,24 +1,19 @@
 //! One transactional producer: the calls of a transaction, bounded, with librdkafka's errors sorted by what they demand.
 //!
 //! The classes and the traps are those of reference/kafka-transactions: retriable calls are made again within the
-//! transaction's time; what is in flight is waited for before a commit, which would advance in steps of 100 ms otherwise; an
-//! abort is served from a second thread, because it blocks on delivery reports that nobody takes.
+//! transaction's time; what is in flight is waited for before a commit, which would advance in steps of 100 ms otherwise.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millpond_core::sink::Records;
 use millpond_core::{Error, ErrorKind, Result};
-use rdkafka::TopicPartitionList;
-use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::producer::{BaseProducer, Producer as _};
+use rdkafka::error::RDKafkaErrorCode as Code;
 
+use super::client::{CallError, Cluster, GroupMetadata, Producer};
 use super::partitioner::Partitioner;
-use crate::client::{Reports, Undelivered, wait_for_cluster};
-use crate::error::{kind_of, refused_setting};
-use crate::native::Outputs;
+use crate::client::{Reports, Undelivered};
+use crate::error::kind_of;
 use crate::settings::Settings;
 
 /// What librdkafka takes if nothing else is set; at most so long may a batch take from its first record to its commit.
@@ -49,15 +44,16 @@ enum Class {
     Fatal,
 }
 
-fn class(error: &KafkaError) -> Class {
-    match error {
+fn class(error: &CallError) -> Class {
+    match error.flags {
         // Carries no flags: what is in flight was not acknowledged in time.
-        KafkaError::Flush(_) => Class::Again,
-        KafkaError::Transaction(inner) if is_fence(inner.code()) => Class::Fenced,
-        KafkaError::Transaction(inner) if inner.is_fatal() => Class::Fatal,
-        KafkaError::Transaction(inner) if inner.is_retriable() => Class::Again,
-        KafkaError::Transaction(inner) if inner.txn_requires_abort() => Class::Abort,
-        _ => Class::Fatal,
+        _ if error.is_flush => Class::Again,
+        None => Class::Fatal,
+        Some(_) if error.code.is_some_and(is_fence) => Class::Fenced,
+        Some(flags) if flags.fatal => Class::Fatal,
+        Some(flags) if flags.retriable => Class::Again,
+        Some(flags) if flags.requires_abort => Class::Abort,
+        Some(_) => Class::Fatal,
     }
 }
 
@@ -66,7 +62,8 @@ fn is_fence(code: Code) -> bool {
 }
 
 pub(crate) struct TransactionalProducer {
-    outputs: Outputs,
+    cluster: Arc<dyn Cluster>,
+    client: Box<dyn Producer>,
     reports: Reports,
     brokers: String,
     id: String,
@@ -78,31 +75,15 @@ pub(crate) struct TransactionalProducer {
 
 impl TransactionalProducer {
     /// Makes a producer. Nothing is connected yet, nobody fenced.
-    pub(crate) fn new(brokers: &str, id: &str, settings: &Settings) -> Result<Self> {
-        let ours = [
-            // Records come in bursts, a task's output at once: there is nothing to wait for.
-            ("linger.ms", "1"),
-            // What waits for the markers of the transaction before is asked again in these steps.
-            ("retry.backoff.ms", "1"),
-            ("queue.buffering.max.messages", "1000000"),
-            ("queue.buffering.max.kbytes", "131072"),
-        ];
-        let must = [
-            ("transactional.id", id),
-            ("enable.idempotence", "true"),
-            // Millions of reports that say nothing cost a third of the time of producing.
-            ("delivery.report.only.error", "true"),
-        ];
+    pub(crate) fn new(cluster: &Arc<dyn Cluster>, brokers: &str, id: &str, settings: &Settings) -> Result<Self> {
         let reports = Reports::new(format!("transactional id `{id}`"));
-        let of = reports.of().to_owned();
-        let config = settings.client(brokers, &ours, &must);
-        let producer: BaseProducer<Reports> =
-            config.create_with_context(reports.clone()).map_err(|error| refused_setting(&of, error))?;
+        let client = cluster.producer(brokers, id, settings, &reports)?;
         let ms = |key: &str, default: Duration| {
             settings.get(key).and_then(|ms| ms.parse().ok()).map_or(default, Duration::from_millis)
         };
         Ok(TransactionalProducer {
-            outputs: Outputs::new(producer),
+            cluster: Arc::clone(cluster),
+            client,
             reports,
             brokers: brokers.to_owned(),
             id: id.to_owned(),
@@ -113,8 +94,8 @@ impl TransactionalProducer {
     }
 
     pub(crate) fn add_topic(&mut self, topic: &str, partitioner: Partitioner) -> Result<()> {
-        self.outputs
-            .add_topic(topic, partitioner.setting())
+        self.client
+            .add_topic(topic, partitioner)
             .map_err(|error| crate::error::failed(format!("cannot write to topic {topic}"), error))
     }
 
@@ -124,33 +105,30 @@ impl TransactionalProducer {
         self.doubtful || self.reports.is_indefinite()
     }
 
-    fn client(&self) -> &BaseProducer<Reports> {
-        self.outputs.producer()
-    }
-
-    fn serve(&self) {
-        self.outputs.serve();
+    fn now(&self) -> Instant {
+        self.cluster.now()
     }
 
     /// Shuts out every older producer of this id, and waits until its last transaction is settled.
     pub(crate) fn init(&mut self, limit: Duration) -> Outcome<()> {
-        let deadline = Instant::now() + limit;
+        let deadline = self.now() + limit;
         // Beside a clear error for a broker that is away: once the brokers are known, the coordinator is found at once; else
         // the first question for it may go down with the connection it was asked on, and comes again half a second later.
-        wait_for_cluster(self.client().client(), &self.brokers, limit, || self.serve(), || true)
+        self.client
+            .wait_for_cluster(&self.brokers, limit)
             .map_err(|error| Failure::Producer { error, fenced: false })?;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let result = self.client().init_transactions(left.clamp(Duration::from_millis(1), TRY));
-            self.serve();
+            let left = deadline.saturating_duration_since(self.now());
+            let result = self.client.init_transactions(left.clamp(Duration::from_millis(1), TRY));
+            self.client.serve();
             match result {
                 Ok(()) => {
                     self.reports.clear_indefinite();
                     return Ok(());
                 }
-                Err(error) if class(&error) == Class::Again && Instant::now() < deadline => {
+                Err(error) if class(&error) == Class::Again && self.now() < deadline => {
                     // A retriable answer may come at once.
-                    thread::sleep(REST);
+                    self.cluster.sleep(REST);
                 }
                 Err(error) => return Err(self.failure("cannot shut out earlier producers", error)),
             }
@@ -161,25 +139,25 @@ impl TransactionalProducer {
         // Begin can hang once the producer has failed for good (librdkafka #4420).
         self.check_alive()?;
         let _ = self.reports.take_undelivered();
-        self.client().begin_transaction().map_err(|error| self.failure("cannot begin a transaction", error))
+        self.client.begin_transaction().map_err(|error| self.failure("cannot begin a transaction", error))
     }
 
     /// Hands records over to librdkafka, waiting for room in its queue.
     pub(crate) fn produce(&mut self, topic: &str, records: &Records) -> Outcome<()> {
-        let deadline = Instant::now() + self.transaction_timeout;
+        let deadline = self.now() + self.transaction_timeout;
         let mut done = 0;
         while done < records.len() {
-            let (taken, error) = self.outputs.produce(topic, records, done);
+            let (taken, error) = self.client.produce(topic, records, done);
             done += taken;
-            self.serve();
+            self.client.serve();
             match error {
                 None => {}
                 Some(Code::QueueFull) => {
                     self.check_delivery()?;
-                    if Instant::now() >= deadline {
+                    if self.now() >= deadline {
                         return Err(Failure::Abort(self.too_slow("no room in the producer's queue")));
                     }
-                    thread::sleep(REST);
+                    self.cluster.sleep(REST);
                 }
                 Some(code) => {
                     self.check_alive()?;
@@ -197,63 +175,51 @@ impl TransactionalProducer {
 
     /// Waits until every record is acknowledged.
     pub(crate) fn drain(&mut self) -> Outcome<()> {
-        let deadline = Instant::now() + self.transaction_timeout;
+        let deadline = self.now() + self.transaction_timeout;
         let mut rest = Duration::from_micros(50);
         loop {
-            self.serve();
+            self.client.serve();
             self.check_delivery()?;
-            if self.client().in_flight_count() == 0 {
+            if self.client.in_flight() == 0 {
+                // A producer that was shut out throws its records away without a report of each.
+                self.check_alive()?;
                 return self.check_delivery();
             }
             self.check_alive()?;
-            if Instant::now() >= deadline {
+            if self.now() >= deadline {
                 return Err(Failure::Abort(self.too_slow("the broker has not acknowledged all records")));
             }
-            thread::sleep(rest);
+            self.cluster.sleep(rest);
             rest = (rest * 2).min(REST);
         }
     }
 
     /// Puts the offsets of sources into the transaction.
-    pub(crate) fn send_offsets(&mut self, offsets: &TopicPartitionList, group: &ConsumerGroupMetadata) -> Outcome<()> {
-        self.again("cannot put offsets into the transaction", |client, left| {
-            client.send_offsets_to_transaction(offsets, group, left)
-        })
+    pub(crate) fn send_offsets(&mut self, offsets: &[(&str, i32, i64)], group: &GroupMetadata) -> Outcome<()> {
+        self.again("cannot put offsets into the transaction", |client, left| client.send_offsets(offsets, group, left))
     }
 
     pub(crate) fn commit(&mut self) -> Outcome<()> {
-        let started = Instant::now();
+        let started = self.now();
         let timeout = self.transaction_timeout;
         // No short timeout: after it only commit again is allowed.
         let result = self.again("cannot commit", |client, _| client.commit_transaction(timeout));
-        if started.elapsed() >= self.socket_timeout {
+        if self.now() - started >= self.socket_timeout {
             self.doubtful = true;
         }
-        self.serve();
+        self.client.serve();
         result
     }
 
     pub(crate) fn abort(&mut self) -> Outcome<()> {
-        let done = AtomicBool::new(false);
-        let (client, outputs) = (self.outputs.producer(), &self.outputs);
         let timeout = self.transaction_timeout;
-        let result = thread::scope(|scope| {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    outputs.serve();
-                    thread::sleep(REST);
-                }
-            });
-            let deadline = Instant::now() + timeout;
-            let result = loop {
-                match client.abort_transaction(timeout) {
-                    Err(error) if class(&error) == Class::Again && Instant::now() < deadline => thread::sleep(REST),
-                    result => break result,
-                }
-            };
-            done.store(true, Ordering::Relaxed);
-            result
-        });
+        let deadline = self.now() + timeout;
+        let result = loop {
+            match self.client.abort_transaction(timeout) {
+                Err(error) if class(&error) == Class::Again && self.now() < deadline => self.cluster.sleep(REST),
+                result => break result,
+            }
+        };
         let _ = self.reports.take_undelivered();
         result.map_err(|error| match self.failure("cannot abort", error) {
             Failure::Abort(error) => Failure::Producer { error, fenced: false },
@@ -262,31 +228,27 @@ impl TransactionalProducer {
     }
 
     /// Makes a call until it succeeds, fails for good, or the transaction's time is over.
-    fn again(
-        &mut self,
-        what: &str,
-        call: impl Fn(&BaseProducer<Reports>, Duration) -> Result<(), KafkaError>,
-    ) -> Outcome<()> {
-        let deadline = Instant::now() + self.transaction_timeout;
+    fn again(&mut self, what: &str, call: impl Fn(&dyn Producer, Duration) -> Result<(), CallError>) -> Outcome<()> {
+        let deadline = self.now() + self.transaction_timeout;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let result = call(self.client(), left.max(Duration::from_millis(1)));
-            self.serve();
+            let left = deadline.saturating_duration_since(self.now());
+            let result = call(&*self.client, left.max(Duration::from_millis(1)));
+            self.client.serve();
             match result {
                 Ok(()) => return Ok(()),
-                Err(error) if class(&error) == Class::Again && Instant::now() < deadline => {
+                Err(error) if class(&error) == Class::Again && self.now() < deadline => {
                     self.doubtful = true;
-                    thread::sleep(REST);
+                    self.cluster.sleep(REST);
                 }
                 Err(error) => return Err(self.failure(what, error)),
             }
         }
     }
 
-    fn failure(&self, what: &str, error: KafkaError) -> Failure {
-        let code = error.rdkafka_error_code();
+    fn failure(&self, what: &str, error: CallError) -> Failure {
+        let code = error.code;
         // The first fatal error says more than what it led to.
-        let fatal = self.client().client().fatal_error();
+        let fatal = self.client.fatal_error();
         let class = match &fatal {
             Some((code, _)) if is_fence(*code) => Class::Fenced,
             Some(_) => Class::Fatal,
@@ -310,7 +272,7 @@ impl TransactionalProducer {
     }
 
     fn check_alive(&self) -> Outcome<()> {
-        let Some((code, reason)) = self.client().client().fatal_error() else { return Ok(()) };
+        let Some((code, reason)) = self.client.fatal_error() else { return Ok(()) };
         let what = format!("transactional id `{}`: the producer has failed: {reason}", self.id);
         Err(Failure::Producer { error: Error::new(kind_of(Some(code)), what), fenced: is_fence(code) })
     }
