@@ -47,6 +47,10 @@ impl World {
             return Err(format!("record `{strange}` came out, and nobody pushed it"));
         }
         self.judge_counts(&copied)?;
+        let late = texts(&self.outside.committed("late"));
+        if !copied.ends_with(&late) {
+            return Err(format!("the sink that was added later has {late:?}, not the last batches of {copied:?}"));
+        }
         if let Some(open) = self.outside.left_open() {
             return Err(format!("still open at the end: {open}"));
         }

@@ -10,7 +10,7 @@ use millpond_core::source::BlockId;
 use super::scheduler::Scheduler;
 
 /// What a log has acknowledged, over all starts.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Acknowledged {
     /// The newest plan's last batch, in ms: P.
     pub(super) planned_ms: u64,

@@ -43,20 +43,59 @@ struct Plan {
     disk_fails: bool,
     functions_fail: bool,
     power_fails: bool,
+    /// Two run from copies of one directory; then nothing is pushed, since what one of them has acknowledged the other does not have.
+    copies: bool,
 }
 
-/// The sinks of the pipeline.
-pub(super) const SINKS: [&str; 2] = ["copy", "counts"];
+/// The sinks of the pipeline; the last is added after a graceful stop.
+pub(super) const SINKS: [&str; 3] = ["copy", "counts", "late"];
+
+/// A directory with its log, and what was acknowledged in it.
+pub(super) struct Home {
+    pub(super) pond: PathBuf,
+    disk: FaultFileSystem,
+    pub(super) acknowledged: Arc<Mutex<Acknowledged>>,
+}
+
+impl Home {
+    /// What a copy of the running machine would have.
+    fn image(&self, pond: PathBuf) -> std::io::Result<Home> {
+        copy_directory(&self.pond, &pond)?;
+        let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(Home { pond, disk: self.disk.image(), acknowledged: Arc::new(Mutex::new(acknowledged)) })
+    }
+
+    fn planned_ms(&self) -> u64 {
+        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).planned_ms
+    }
+}
+
+fn copy_directory(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_directory(&entry.path(), &to)?;
+        } else {
+            std::fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
 
 pub(super) struct World {
     pub(super) scheduler: Arc<Scheduler>,
     plan: Plan,
-    disk: FaultFileSystem,
     directory: TempDir,
+    home: Home,
+    /// After two have run from copies of one directory: the other one.
+    other: Option<Home>,
+    /// The sink `late` is in the program.
+    has_late: bool,
     pub(super) input: Input,
     pub(super) givers: Givers,
     pub(super) outside: Box<dyn Outside>,
-    pub(super) acknowledged: Arc<Mutex<Acknowledged>>,
     /// So many calls of the program's function fail from now on.
     failing: Arc<AtomicU64>,
     process: Option<(u32, Running)>,
@@ -104,21 +143,28 @@ impl World {
             disk_fails: dice.below(3) == 0,
             functions_fail: dice.below(3) == 0,
             power_fails: dice.below(2) == 0,
+            copies: dice.below(4) == 0,
         };
         let once_in = plan.sinks_fail_once_in;
         let outside: Box<dyn Outside> = match plan.kafka {
             None => Box::new(MemorySinks::new(scheduler, once_in)),
             Some(generation) => Box::new(KafkaSinks::new(scheduler, generation, once_in, &SINKS)),
         };
+        let directory = tempfile::tempdir_in(quick_directory())?;
         Ok(World {
             outside,
             scheduler: Arc::clone(scheduler),
             plan,
-            disk: FaultFileSystem::new(),
-            directory: tempfile::tempdir_in(quick_directory())?,
+            home: Home {
+                pond: directory.path().join("pond"),
+                disk: FaultFileSystem::new(),
+                acknowledged: Arc::default(),
+            },
+            directory,
+            other: None,
+            has_late: false,
             input: Input::new(PARTITIONS),
             givers: Givers::default(),
-            acknowledged: Arc::default(),
             failing: Arc::default(),
             process: None,
             healed: false,
@@ -127,10 +173,6 @@ impl World {
             cursors: BTreeMap::new(),
             snapshot: (0, None),
         })
-    }
-
-    fn pond(&self) -> PathBuf {
-        self.directory.path().join("pond")
     }
 
     /// Turns in which anything can happen.
@@ -157,6 +199,7 @@ impl World {
                 self.failing.store(1 + scheduler.below(4), Ordering::Relaxed);
             }
             160..180 => self.outside.turn(),
+            185..188 if self.plan.copies => self.run_a_copy()?,
             // Longer than a transaction may take.
             183..185 => {
                 scheduler.note(|| "the machine is held up".into());
@@ -191,6 +234,9 @@ impl World {
         self.check_cursors()?;
         let Some((process, running)) = &self.process else { return Ok(()) };
         let (process, stopped) = (*process, running.state() == ContextState::Stopped);
+        if running.state() == ContextState::Active {
+            self.other = None;
+        }
         if self.scheduler.is_dead(process) {
             self.outcome.deaths += 1;
             self.process = None;
@@ -204,7 +250,18 @@ impl World {
             self.scheduler.note(|| format!("process {process} stopped: {said}"));
             // Whoever starts it again is not that quick.
             self.scheduler.pause(Duration::from_millis(self.scheduler.below(2000)));
+            if error.is_none() && !self.has_late && self.scheduler.one_in(3) {
+                self.scheduler.note(|| "the program gains a sink".into());
+                self.has_late = true;
+            }
             match error.map(|error| error.kind()) {
+                // Of two copies the one goes on that the sinks know.
+                Some(ErrorKind::Restore) if self.other.is_some() => {
+                    if let Some(other) = self.other.take() {
+                        self.scheduler.note(|| "the other copy goes on".into());
+                        self.take_home(other);
+                    }
+                }
                 // Fenced twice by transactions that took too long: it cannot be told from another process.
                 Some(ErrorKind::Restore) if said.contains("times in a row") && !self.healed => {}
                 Some(ErrorKind::Restore | ErrorKind::Configuration) => return Err(format!("refused: {said}")),
@@ -223,7 +280,7 @@ impl World {
             _ => Keep::Everything,
         };
         self.scheduler.note(|| format!("of the log there is {keep:?}"));
-        self.disk.crash(keep);
+        self.home.disk.crash(keep);
     }
 
     fn start(&mut self) -> Result<(), String> {
@@ -235,7 +292,7 @@ impl World {
             // Also in the midst of its recovery.
             self.scheduler.dies_after(process, 1 + self.scheduler.below(40));
         }
-        match self.open() {
+        match self.open(&self.home) {
             Ok(running) => {
                 self.process = Some((process, running));
                 Ok(())
@@ -244,23 +301,23 @@ impl World {
         }
     }
 
-    fn open(&self) -> Result<Running> {
+    fn open(&self, home: &Home) -> Result<Running> {
         let options = LocalBatchLogOptions {
             segment_bytes: 16 << 10,
             preallocate_bytes: 4 << 10,
             max_payload_bytes: 4 << 10,
             ..LocalBatchLogOptions::default()
         };
-        let pond = self.pond();
+        let pond = home.pond.clone();
         let log = WatchedLog {
-            log: LocalBatchLog::on(Arc::new(self.disk.clone()), Path::new("/log"), options),
+            log: LocalBatchLog::on(Arc::new(home.disk.clone()), Path::new("/log"), options),
             scheduler: Arc::clone(&self.scheduler),
-            acknowledged: Arc::clone(&self.acknowledged),
+            acknowledged: Arc::clone(&home.acknowledged),
             snapshot_ms: Box::new(move || snapshot_ms(&pond).unwrap_or_default()),
         };
         let hooks = TestHooks { log: Some(Arc::new(log)), ..TestHooks::default() };
         let builder = StreamingContext::builder(APPLICATION)
-            .directory(self.pond())
+            .directory(&home.pond)
             .batch_interval(Duration::from_secs(1))
             .checkpoint_interval(self.plan.checkpoint_every * Duration::from_secs(1))
             .retained_checkpoints(self.plan.retained)
@@ -282,6 +339,9 @@ impl World {
                 }
                 record
             });
+            if self.has_late {
+                all.clone().sink_text("late", Boxed(self.outside.sink("late")));
+            }
             all.clone().sink_text("copy", Boxed(self.outside.sink("copy")));
             all.map(|record: String| (word(&record).to_owned(), 1_u64))
                 .update_touched_by_key("totals", |ones, total| Some(total.unwrap_or(0) + ones.sum()))
@@ -295,7 +355,7 @@ impl World {
         for _ in 0..self.scheduler.below(6) {
             let (number, word) = (self.fed, self.scheduler.below(WORDS));
             self.fed += 1;
-            if self.scheduler.one_in(3) {
+            if !self.plan.copies && self.scheduler.one_in(3) {
                 self.givers.push(format!("pushed-{number} w{word}"));
             } else {
                 let partition = self.scheduler.below(PARTITIONS as u64) as usize;
@@ -335,15 +395,81 @@ impl World {
             _ => (Call::SyncDirectory, Effect::Fail(EIO)),
         };
         self.scheduler.note(|| format!("{call:?} number {nth} from now on: {effect:?}"));
-        self.disk.fail(call, nth, effect);
+        self.home.disk.fail(call, nth, effect);
+    }
+
+    fn take_home(&mut self, home: Home) {
+        self.home = home;
+        // Its newest checkpoint is another.
+        self.snapshot = (u64::MAX, None);
+    }
+
+    /// The machine is copied while the application runs, and both run on: the one that the other has shut out, or whose batches the
+    /// other has committed, must stop, and readers must see nothing of it.
+    fn run_a_copy(&mut self) -> Result<(), String> {
+        let Some((process, running)) = self.process.clone() else { return Ok(()) };
+        if running.state() != ContextState::Active || self.other.is_some() {
+            return Ok(());
+        }
+        self.outcome.starts += 1;
+        self.outcome.faults += 1;
+        let twin = self.outcome.starts as u32;
+        let pond = self.directory.path().join(format!("pond-{twin}"));
+        let home = self.home.image(pond).map_err(|error| format!("cannot copy the directory: {error}"))?;
+        self.scheduler.note(|| format!("process {twin} starts from a copy of the directory of process {process}"));
+        self.scheduler.begin_process(twin);
+        let copied = self.open(&home).map_err(|error| format!("cannot open a copy: {error}"))?;
+        for _ in 0..100 + self.scheduler.below(200) {
+            match self.scheduler.below(20) {
+                0 | 1 => self.feed(),
+                2 => self.outside.turn(),
+                _ => drop(self.scheduler.run_one(None)),
+            }
+            if let Some(finding) = self.scheduler.finding() {
+                return Err(finding);
+            }
+            for (home, name) in [(&self.home, "the original"), (&home, "the copy")] {
+                let Some(snapshot) = snapshot_ms(&home.pond) else { continue };
+                for sink in SINKS {
+                    let Some(cursor) = self.outside.cursor(sink) else { continue };
+                    if snapshot > cursor.batch.as_ms() {
+                        return Err(format!(
+                            "S > C: {name} has a checkpoint of {snapshot} ms, sink `{sink}` {}",
+                            cursor.batch
+                        ));
+                    }
+                }
+            }
+        }
+        let said = [&running, &copied].map(|one| {
+            format!(
+                "{:?} {:?}",
+                one.state(),
+                one.await_termination_for(Duration::ZERO).err().map(|error| error.to_string())
+            )
+        });
+        self.scheduler.note(|| format!("original: {}; copy: {}", said[0], said[1]));
+        // Nobody tells an operator which of the two is the right one.
+        self.scheduler.kill(process);
+        self.scheduler.kill(twin);
+        self.scheduler.bury(None);
+        self.process = None;
+        if self.scheduler.one_in(2) {
+            let original = std::mem::replace(&mut self.home, home);
+            self.other = Some(original);
+            self.snapshot = (u64::MAX, None);
+        } else {
+            self.other = Some(home);
+        }
+        Ok(())
     }
 
     /// S <= C <= P, for every sink, as disk, sinks and log say.
     fn check_cursors(&mut self) -> Result<(), String> {
-        let planned = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).planned_ms;
+        let planned = self.home.planned_ms();
         let published = self.scheduler.published();
         if self.snapshot.0 != published {
-            self.snapshot = (published, snapshot_ms(&self.pond()));
+            self.snapshot = (published, snapshot_ms(&self.home.pond));
         }
         let snapshot = self.snapshot.1;
         let Some(snapshot) = snapshot else { return Ok(()) };
@@ -352,7 +478,7 @@ impl World {
             if snapshot > committed {
                 return Err(format!("S > C: checkpoint {snapshot} ms, sink `{sink}` has committed {committed} ms"));
             }
-            if committed > planned.max(snapshot) {
+            if committed > planned.max(snapshot) && self.other.is_none() {
                 return Err(format!("C > P: sink `{sink}` has committed {committed} ms, the log ends at {planned} ms"));
             }
             let before = self.cursors.insert(sink, committed).unwrap_or_default();
@@ -369,7 +495,7 @@ impl World {
         self.failing.store(0, Ordering::Relaxed);
         self.kill();
         self.look()?;
-        self.disk.heal();
+        self.home.disk.heal();
         self.outside.heal();
         self.healed = true;
         let mut asked = false;

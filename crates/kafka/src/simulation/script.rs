@@ -53,7 +53,7 @@ pub fn play(seed: u64, calls: usize, name: &str, side: Side<'_>) -> Result<Vec<S
         Ok(reader)
     };
     let readers = topics.iter().map(reader).collect::<Result<Vec<_>>>()?;
-    let expires = seed % 4 == 0;
+    let expires = seed & 3 == 0;
     let mut settings = Settings::default();
     let timeout_ms = if expires { SHORT_TIMEOUT_MS } else { 60_000 };
     settings.set("transaction.timeout.ms".into(), timeout_ms.to_string());

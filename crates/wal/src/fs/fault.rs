@@ -83,7 +83,7 @@ struct World {
     capacity_bytes: Option<u64>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Inode {
     bytes: Vec<u8>,
     durable: Vec<u8>,
@@ -183,6 +183,23 @@ impl FaultFileSystem {
         for file in world.files.values_mut() {
             file.crash(&mut coin);
         }
+    }
+
+    /// A file system of its own with what this one has now, as the image of a machine that is copied while it runs. Planned faults
+    /// are not copied.
+    pub fn image(&self) -> Self {
+        let world = self.lock();
+        let image = World {
+            files: world.files.clone(),
+            names: world.names.clone(),
+            durable_names: world.durable_names.clone(),
+            unsynced: world.unsynced.clone(),
+            directories: world.directories.clone(),
+            next_inode: world.next_inode,
+            capacity_bytes: world.capacity_bytes,
+            ..World::default()
+        };
+        FaultFileSystem { world: Arc::new(Mutex::new(image)) }
     }
 
     /// The bytes of a file as a reader sees them.
