@@ -41,7 +41,7 @@ fn simulated_applications_come_through_every_sequence_of_faults() {
         return;
     }
     for seed in SEEDS {
-        simulation::run(seed, true).unwrap_or_else(|broken| panic!("{broken}"));
+        simulation::run(seed).unwrap_or_else(|broken| panic!("{broken}"));
     }
     search(TIME);
 }
@@ -54,7 +54,7 @@ fn a_seed_replays_a_simulation_exactly() {
     }
     let first = crate::seed();
     for seed in (0..40).map(|number| first.wrapping_add(number)) {
-        let run = || simulation::run(seed, true).unwrap_or_else(|broken| panic!("{broken}"));
+        let run = || simulation::run(seed).unwrap_or_else(|broken| panic!("{broken}"));
         assert_eq!(run(), run(), "SEED={seed}");
     }
 }

@@ -25,7 +25,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     if let Some(seed) = arguments.seed {
-        return match simulation::run(seed, true) {
+        let (outcome, log) = simulation::replay(seed);
+        log.iter().for_each(|line| println!("{line}"));
+        return match outcome {
             Ok(outcome) => {
                 println!("SEED={seed}: {outcome:?}");
                 ExitCode::SUCCESS

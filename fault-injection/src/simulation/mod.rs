@@ -6,6 +6,7 @@
 //! lost and late, functions of the program panic and the clock jumps; at the end all faults are healed, and everything
 //! must come out as the input demands.
 
+mod copies;
 mod judge;
 mod kafka;
 mod log;
@@ -76,27 +77,30 @@ pub struct Broken {
     pub seed: u64,
     /// What was broken.
     pub what: String,
-    /// Everything that happened, if it was asked for.
-    pub log: Vec<String>,
 }
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SEED={}: {}", self.seed, self.what)?;
-        self.log.iter().try_for_each(|line| write!(f, "\n  {line}"))
+        write!(f, "SEED={}: {} (make simulate SEED={} shows how)", self.seed, self.what, self.seed)
     }
 }
 
-/// Runs the application of this seed. `log`: with everything that happens in the error.
+/// Runs the application of this seed.
 ///
 /// # Errors
 /// A promise was broken.
-pub fn run(seed: u64, log: bool) -> Result<Outcome, Broken> {
+pub fn run(seed: u64) -> Result<Outcome, Broken> {
     arm();
-    world::run(seed, log)
+    world::run(seed, false).0
 }
 
-/// Runs seed after seed for so long, and gives what they were like together. A seed that breaks a promise is run once more for its log.
+/// As [`run`], with everything that happens.
+pub fn replay(seed: u64) -> (Result<Outcome, Broken>, Vec<String>) {
+    arm();
+    world::run(seed, true)
+}
+
+/// Runs seed after seed for so long, and gives what they were like together.
 ///
 /// # Errors
 /// The first broken promise.
@@ -105,7 +109,7 @@ pub fn run_for(time: Duration, first_seed: u64) -> Result<(u64, Outcome), Broken
     let (mut runs, mut sum) = (0, Outcome::default());
     while since.elapsed() < time {
         let seed = first_seed.wrapping_add(runs);
-        let outcome = run(seed, false).or_else(|_| run(seed, true))?;
+        let outcome = run(seed)?;
         runs += 1;
         sum.steps += outcome.steps;
         sum.starts += outcome.starts;

@@ -162,3 +162,42 @@ impl Sink for UnreliableSink {
         self.sink.abort()
     }
 }
+
+/// A sink of a type that nobody knows.
+pub(super) struct Boxed(pub(super) Box<dyn Sink>);
+
+impl Sink for Boxed {
+    fn guarantee(&self) -> Guarantee {
+        self.0.guarantee()
+    }
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+    fn peek(&mut self, start: &SinkStart) -> Result<Option<Cursor>> {
+        self.0.peek(start)
+    }
+    fn fence(&mut self, start: &SinkStart) -> Result<Option<Cursor>> {
+        self.0.fence(start)
+    }
+    fn remember(&self) -> Vec<u8> {
+        self.0.remember()
+    }
+    fn begin(&mut self, batch: BatchTime, positions: &[SourcePositions]) -> Result<()> {
+        self.0.begin(batch, positions)
+    }
+    fn write(&mut self, records: Records) -> Result<()> {
+        self.0.write(records)
+    }
+    fn prepare(&mut self, cursor: &Cursor) -> Result<()> {
+        self.0.prepare(cursor)
+    }
+    fn commit(&mut self) -> Result<()> {
+        self.0.commit()
+    }
+    fn abort(&mut self) -> Result<()> {
+        self.0.abort()
+    }
+    fn close(&mut self) {
+        self.0.close();
+    }
+}

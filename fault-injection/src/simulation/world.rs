@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millpond_core::log::{LocalBatchLog, LocalBatchLogOptions};
@@ -14,10 +14,11 @@ use millpond_kafka::simulation::Generation;
 use millpond_wal::fs::fault::{Call, EIO, ENOSPC, Effect, FaultFileSystem, Keep};
 use tempfile::TempDir;
 
+use super::copies::Home;
 use super::kafka::{APPLICATION, KafkaSinks};
-use super::log::{Acknowledged, WatchedLog};
+use super::log::WatchedLog;
 use super::scheduler::{Scheduler, SimulatedClock};
-use super::sinks::MemorySinks;
+use super::sinks::{Boxed, MemorySinks};
 use super::sources::{Givers, Input, InputSource, PushedSource};
 use super::{Broken, Outcome, Outside};
 use crate::Dice;
@@ -50,47 +51,13 @@ struct Plan {
 /// The sinks of the pipeline; the last is added after a graceful stop.
 pub(super) const SINKS: [&str; 3] = ["copy", "counts", "late"];
 
-/// A directory with its log, and what was acknowledged in it.
-pub(super) struct Home {
-    pub(super) pond: PathBuf,
-    disk: FaultFileSystem,
-    pub(super) acknowledged: Arc<Mutex<Acknowledged>>,
-}
-
-impl Home {
-    /// What a copy of the running machine would have.
-    fn image(&self, pond: PathBuf) -> std::io::Result<Home> {
-        copy_directory(&self.pond, &pond)?;
-        let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(Home { pond, disk: self.disk.image(), acknowledged: Arc::new(Mutex::new(acknowledged)) })
-    }
-
-    fn planned_ms(&self) -> u64 {
-        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).planned_ms
-    }
-}
-
-fn copy_directory(from: &Path, to: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let to = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_directory(&entry.path(), &to)?;
-        } else {
-            std::fs::copy(entry.path(), to)?;
-        }
-    }
-    Ok(())
-}
-
 pub(super) struct World {
     pub(super) scheduler: Arc<Scheduler>,
     plan: Plan,
-    directory: TempDir,
-    home: Home,
+    pub(super) directory: TempDir,
+    pub(super) home: Home,
     /// After two have run from copies of one directory: the other one.
-    other: Option<Home>,
+    pub(super) other: Option<Home>,
     /// The sink `late` is in the program.
     has_late: bool,
     pub(super) input: Input,
@@ -98,16 +65,16 @@ pub(super) struct World {
     pub(super) outside: Box<dyn Outside>,
     /// So many calls of the program's function fail from now on.
     failing: Arc<AtomicU64>,
-    process: Option<(u32, Running)>,
+    pub(super) process: Option<(u32, Running)>,
     healed: bool,
     fed: u64,
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
     cursors: BTreeMap<&'static str, u64>,
     /// S, as of so many publications.
-    snapshot: (u64, Option<u64>),
+    pub(super) snapshot: (u64, Option<u64>),
 }
 
-pub(super) fn run(seed: u64, log: bool) -> Result<Outcome, Broken> {
+pub(super) fn run(seed: u64, log: bool) -> (Result<Outcome, Broken>, Vec<String>) {
     let scheduler = Scheduler::new(seed, log);
     let outcome = scheduler.within(|| {
         let mut world = World::new(seed, &scheduler).map_err(|error| error.to_string())?;
@@ -120,7 +87,7 @@ pub(super) fn run(seed: u64, log: bool) -> Result<Outcome, Broken> {
         scheduler.finding().map_or(ran, Err)?;
         Ok(Outcome { steps: scheduler.steps(), trace: scheduler.trace(), ..world.outcome })
     });
-    outcome.map_err(|what: String| Broken { seed, what, log: scheduler.take_log() })
+    (outcome.map_err(|what: String| Broken { seed, what }), scheduler.take_log())
 }
 
 /// Where directories of runs are quick.
@@ -246,7 +213,7 @@ impl World {
             let error = running.await_termination().err();
             self.process = None;
             self.scheduler.bury(Some(process));
-            let said = error.as_ref().map_or("by itself".into(), ToString::to_string);
+            let said = error.as_ref().map_or("by itself".into(), |error| self.without_path(error));
             self.scheduler.note(|| format!("process {process} stopped: {said}"));
             // Whoever starts it again is not that quick.
             self.scheduler.pause(Duration::from_millis(self.scheduler.below(2000)));
@@ -301,7 +268,7 @@ impl World {
         }
     }
 
-    fn open(&self, home: &Home) -> Result<Running> {
+    pub(super) fn open(&self, home: &Home) -> Result<Running> {
         let options = LocalBatchLogOptions {
             segment_bytes: 16 << 10,
             preallocate_bytes: 4 << 10,
@@ -351,7 +318,7 @@ impl World {
         simulation::begin(context)
     }
 
-    fn feed(&mut self) {
+    pub(super) fn feed(&mut self) {
         for _ in 0..self.scheduler.below(6) {
             let (number, word) = (self.fed, self.scheduler.below(WORDS));
             self.fed += 1;
@@ -398,70 +365,9 @@ impl World {
         self.home.disk.fail(call, nth, effect);
     }
 
-    fn take_home(&mut self, home: Home) {
-        self.home = home;
-        // Its newest checkpoint is another.
-        self.snapshot = (u64::MAX, None);
-    }
-
-    /// The machine is copied while the application runs, and both run on: the one that the other has shut out, or whose batches the
-    /// other has committed, must stop, and readers must see nothing of it.
-    fn run_a_copy(&mut self) -> Result<(), String> {
-        let Some((process, running)) = self.process.clone() else { return Ok(()) };
-        if running.state() != ContextState::Active || self.other.is_some() {
-            return Ok(());
-        }
-        self.outcome.starts += 1;
-        self.outcome.faults += 1;
-        let twin = self.outcome.starts as u32;
-        let pond = self.directory.path().join(format!("pond-{twin}"));
-        let home = self.home.image(pond).map_err(|error| format!("cannot copy the directory: {error}"))?;
-        self.scheduler.note(|| format!("process {twin} starts from a copy of the directory of process {process}"));
-        self.scheduler.begin_process(twin);
-        let copied = self.open(&home).map_err(|error| format!("cannot open a copy: {error}"))?;
-        for _ in 0..100 + self.scheduler.below(200) {
-            match self.scheduler.below(20) {
-                0 | 1 => self.feed(),
-                2 => self.outside.turn(),
-                _ => drop(self.scheduler.run_one(None)),
-            }
-            if let Some(finding) = self.scheduler.finding() {
-                return Err(finding);
-            }
-            for (home, name) in [(&self.home, "the original"), (&home, "the copy")] {
-                let Some(snapshot) = snapshot_ms(&home.pond) else { continue };
-                for sink in SINKS {
-                    let Some(cursor) = self.outside.cursor(sink) else { continue };
-                    if snapshot > cursor.batch.as_ms() {
-                        return Err(format!(
-                            "S > C: {name} has a checkpoint of {snapshot} ms, sink `{sink}` {}",
-                            cursor.batch
-                        ));
-                    }
-                }
-            }
-        }
-        let said = [&running, &copied].map(|one| {
-            format!(
-                "{:?} {:?}",
-                one.state(),
-                one.await_termination_for(Duration::ZERO).err().map(|error| error.to_string())
-            )
-        });
-        self.scheduler.note(|| format!("original: {}; copy: {}", said[0], said[1]));
-        // Nobody tells an operator which of the two is the right one.
-        self.scheduler.kill(process);
-        self.scheduler.kill(twin);
-        self.scheduler.bury(None);
-        self.process = None;
-        if self.scheduler.one_in(2) {
-            let original = std::mem::replace(&mut self.home, home);
-            self.other = Some(original);
-            self.snapshot = (u64::MAX, None);
-        } else {
-            self.other = Some(home);
-        }
-        Ok(())
+    /// An error without the directory's random name, so that the same seed says the same.
+    pub(super) fn without_path(&self, error: &millpond_core::Error) -> String {
+        error.to_string().replace(&*self.directory.path().to_string_lossy(), "")
     }
 
     /// S <= C <= P, for every sink, as disk, sinks and log say.
@@ -518,7 +424,7 @@ impl World {
 }
 
 /// The batch of the newest checkpoint: S.
-fn snapshot_ms(pond: &Path) -> Option<u64> {
+pub(super) fn snapshot_ms(pond: &Path) -> Option<u64> {
     let batch = |name: String| name.strip_suffix(".manifest")?.parse::<u64>().ok();
     let entries = std::fs::read_dir(pond.join("checkpoints/manifests")).ok()?;
     entries.filter_map(|entry| batch(entry.ok()?.file_name().into_string().ok()?)).max()
@@ -527,47 +433,4 @@ fn snapshot_ms(pond: &Path) -> Option<u64> {
 /// The word that a record is counted under.
 pub(super) fn word(record: &str) -> &str {
     record.split(' ').next_back().unwrap_or_default()
-}
-
-/// A sink of a type that nobody knows.
-struct Boxed(Box<dyn millpond_core::sink::Sink>);
-
-impl millpond_core::sink::Sink for Boxed {
-    fn guarantee(&self) -> millpond_core::sink::Guarantee {
-        self.0.guarantee()
-    }
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-    fn peek(&mut self, start: &millpond_core::sink::SinkStart) -> Result<Option<millpond_core::sink::Cursor>> {
-        self.0.peek(start)
-    }
-    fn fence(&mut self, start: &millpond_core::sink::SinkStart) -> Result<Option<millpond_core::sink::Cursor>> {
-        self.0.fence(start)
-    }
-    fn remember(&self) -> Vec<u8> {
-        self.0.remember()
-    }
-    fn begin(
-        &mut self,
-        batch: millpond_core::BatchTime,
-        positions: &[millpond_core::sink::SourcePositions],
-    ) -> Result<()> {
-        self.0.begin(batch, positions)
-    }
-    fn write(&mut self, records: millpond_core::sink::Records) -> Result<()> {
-        self.0.write(records)
-    }
-    fn prepare(&mut self, cursor: &millpond_core::sink::Cursor) -> Result<()> {
-        self.0.prepare(cursor)
-    }
-    fn commit(&mut self) -> Result<()> {
-        self.0.commit()
-    }
-    fn abort(&mut self) -> Result<()> {
-        self.0.abort()
-    }
-    fn close(&mut self) {
-        self.0.close();
-    }
 }
