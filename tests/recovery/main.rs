@@ -8,6 +8,7 @@ mod disk_damage;
 mod disk_faults;
 mod disk_power;
 mod files;
+mod groups;
 mod hard_cases;
 mod inside;
 mod kafka;
