@@ -102,7 +102,7 @@ fn a_log_that_has_lost_its_beginning_is_refused_and_no_batch_is_left_out_of_a_re
     let mut world = Files::new(Pipeline::Files, 303).unwrap();
     let mut lineage = Lineage::new(world.setup());
     kill_at(&mut lineage, &mut world, Point { name: "checkpoint-deleted", hit: 1 }, "").unwrap();
-    // Three segments with plans, all of them to be replayed.
+    // Three more segments with plans, all of them to be replayed.
     lineage.setup_mut().checkpoint_every = 1_000_000;
     for _ in 0..3 {
         kill_at(&mut lineage, &mut world, Point { name: "plan-synced", hit: 6 }, "").unwrap();
@@ -110,11 +110,15 @@ fn a_log_that_has_lost_its_beginning_is_refused_and_no_batch_is_left_out_of_a_re
     let mut segments = files_below(world.place(), &["pond/log"]).unwrap();
     segments.retain(|path| path.extension().is_some_and(|ending| ending == "log"));
     let (newest, older) = segments.split_last().unwrap();
-    assert!(older.len() >= 2, "{segments:?}");
+    assert!(older.len() >= 3, "{segments:?}");
     for (number, segment) in older.iter().enumerate() {
         // The oldest ones, one more each time: the log itself sees no gap.
         let aside = world.place().join(format!("aside-{number}"));
         std::fs::rename(segment, &aside).unwrap();
+        if number == 0 {
+            // That of the first process, killed as its checkpoint was out: often all of its plans are in that.
+            continue;
+        }
         let mut process = lineage.start("").unwrap();
         assert_eq!(process.wait(LIMIT).unwrap(), Ended::Failed, "{}", process.said());
         assert!(process.said().contains("does not go on from the checkpoint"), "{}", process.said());

@@ -230,6 +230,8 @@ fn power_lost_twice(roots: &'static [&'static str]) -> Fault {
 /// What a power failure took from readers' sight is there again when the next process is live.
 fn recovered(scene: &mut Scene<'_>) -> Result<Seen> {
     let mut process = scene.lineage.start("")?;
+    // Before that its recovery may not have put it back.
+    process.wait_ready(scene.limit)?;
     scene.wait_complete(&mut process)?;
     scene.lineage.note_recovery(&process);
     process.kill()?;

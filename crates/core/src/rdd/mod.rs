@@ -67,7 +67,7 @@ pub(crate) fn in_chunks<T>(records: impl IntoIterator<Item = T>, out: &mut Out<'
 ///
 /// `'b` is how long it may be kept. A data set, made by a [`BatchContext`](crate::BatchContext), may be kept for ever: `Rdd<'static, T>`. A
 /// batch of a stream is there for the function that is given it ([`transform`](crate::DStream::transform),
-/// [`for_each_rdd`](crate::DStream::for_each_rdd), [`Slices::slice`](crate::Slices::slice)), and so is all that is made of it: afterwards its input may be
+/// [`for_each_rdd`](crate::DStream::for_each_rdd), [`Slices::slice`](crate::stream::Slices::slice)), and so is all that is made of it: afterwards its input may be
 /// forgotten. To keep it longer does not compile.
 ///
 /// ```compile_fail
