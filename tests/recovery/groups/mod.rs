@@ -98,6 +98,7 @@ fn operators<'g>(_: &Graph<'g>, members: DStream<'g, Member>, out: &Path) {
     put(out, "window-join", keyed().reduce_by_key(|a, b| a.min(b)).left_outer_join(recent));
 }
 
+#[expect(clippy::ptr_arg, reason = "the function is given a reference to the key, a String")]
 fn velocity(_: BatchTime, key: &String, n: Option<i64>, seen: &mut State<'_, i64>) -> Option<(String, i64)> {
     let Some(n) = n else { return Some((key.clone(), -seen.get().copied().unwrap_or(0))) };
     let total = seen.get().copied().unwrap_or(0) + n;
