@@ -9,7 +9,7 @@ use std::time::Duration;
 use millpond::failpoints::CONTROLS_VARIABLE;
 use millpond_state::{LocalSnapshotStore, Manifest, SnapshotStore};
 use millpond_testkit::broker::KafkaBroker;
-use millpond_testkit::chaos::{self, Fault, Proxy, Request, Scene, faults};
+use millpond_testkit::chaos::{self, Fault, Process, Proxy, Request, Scene, faults};
 
 use crate::disk::{Disk, Keep, lose_power_at};
 use crate::files::Files;
@@ -24,6 +24,8 @@ pub const RUNS: u64 = 5;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// After so long the broker ends a transaction that nobody ends.
 const TRANSACTION_TIMEOUT_MS: u64 = 4000;
+/// The first transactions of a process have no output: they are of cursors, of positions, and of what came before the first answer to a fetch.
+const BUSY_SINCE: u64 = 8;
 
 /// A rule, what happens to a program that breaks it, and what has to be there for that.
 #[derive(Clone, Copy)]
@@ -51,7 +53,7 @@ pub enum Scenario {
     PowerLost,
     /// SIGKILL with a Kafka transaction open.
     OpenTransactions,
-    /// A commit comes late, when the next transaction is open; through a proxy.
+    /// A commit comes late, when a later transaction is open; through a proxy.
     LateCommit,
     /// A commit's answer is lost, and the broker is away for longer than the transaction may take; through a proxy.
     LostAnswer,
@@ -122,7 +124,7 @@ impl Scenario {
                     kill_at(&mut lineage, &mut world, Point::new("before-commit", 3), "")?;
                 }
             }
-            Scenario::LateCommit => late_commit(&mut lineage, &mut world, broker, proxy)?,
+            Scenario::LateCommit => late_commit(&mut lineage, &mut world, proxy)?,
             Scenario::Frozen => {
                 inflict("frozen-past-the-transaction-timeout", &mut lineage, &mut world, broker, seed)?;
             }
@@ -256,43 +258,35 @@ fn inflict(name: &str, lineage: &mut Lineage, world: &mut dyn World, broker: &Ka
     })
 }
 
-/// A commit is held up on its way and asked for again; it arrives when the next transaction is open, with its output at the broker and its
+/// A commit is held up on its way and asked for again; it arrives when a later transaction is open, with its output at the broker and its
 /// cursor not, and then the process is killed.
-fn late_commit(lineage: &mut Lineage, world: &mut dyn World, broker: &KafkaBroker, proxy: &Proxy) -> Result<()> {
-    world.feed()?;
-    let mut process = lineage.start("output-written=sleep(1500)")?;
-    process.wait_ready(chaos::LIMIT)?;
+fn late_commit(lineage: &mut Lineage, world: &mut dyn World, proxy: &Proxy) -> Result<()> {
+    // Of the cursors that a sink begins with.
     proxy.keep_back(Request::EndTransaction);
-    process.wait_while_alive(chaos::LIMIT, "a commit", || Ok(proxy.has_caught()))?;
-    let (commits, mut partitions) = (proxy.passed(Request::EndTransaction), None);
-    let id = lineage.application().to_owned();
-    process.wait_while_alive(chaos::LIMIT, "the next transaction", || {
-        // One without output is none, for this.
-        world.feed()?;
-        if proxy.passed(Request::EndTransaction) == commits {
-            return Ok(false);
-        }
-        let now = proxy.passed(Request::AddPartitions);
-        if now <= *partitions.get_or_insert(now) {
-            return Ok(false);
-        }
-        let open = broker.open_transactions()?;
-        Ok(open.iter().any(|open| open.transactional_id == id && open.state == "Ongoing"))
-    })?;
+    let mut process = busy(lineage, world, &format!("output-written=stop@{BUSY_SINCE}"))?;
+    process.wait_frozen(chaos::LIMIT)?;
     proxy.deliver()?;
-    process.kill()
+    process.kill()?;
+    lineage.setup_mut().partition_limit_records = None;
+    Ok(())
+}
+
+/// A process that is live, and has input for each of its next batches: one that is empty shows nowhere when it is committed twice.
+fn busy(lineage: &mut Lineage, world: &mut dyn World, failpoints: &str) -> Result<Process> {
+    lineage.setup_mut().partition_limit_records = Some(1);
+    world.feed()?;
+    let mut process = lineage.start(failpoints)?;
+    process.wait_ready(chaos::LIMIT)?;
+    Ok(process)
 }
 
 /// The broker commits, its answer is lost, and nobody reaches it until the process has given up on the commit.
 fn lost_answer(lineage: &mut Lineage, world: &mut dyn World, proxy: &Proxy) -> Result<()> {
-    world.feed()?;
-    let mut process = lineage.start("")?;
-    process.wait_ready(chaos::LIMIT)?;
-    // The first commit of a process may be of positions alone, and doing that twice shows nowhere. Now nothing is left to commit, so the
-    // next one has output.
-    process.wait_while_alive(chaos::LIMIT, "all output", || world.is_complete())?;
+    let before = proxy.passed(Request::EndTransaction);
+    let mut process = busy(lineage, world, "")?;
+    let commits = || Ok(proxy.passed(Request::EndTransaction) >= before + BUSY_SINCE);
+    process.wait_while_alive(chaos::LIMIT, "commits", commits)?;
     proxy.lose_answer_and_refuse(Request::EndTransaction);
-    world.feed()?;
     process.wait_while_alive(chaos::LIMIT, "a commit", || Ok(proxy.has_caught()))?;
     // Time itself is the fault.
     let ended = process.ends_within(Duration::from_millis(TRANSACTION_TIMEOUT_MS + 2000))?;

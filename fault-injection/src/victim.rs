@@ -44,6 +44,8 @@ pub struct Setup {
     pub from_latest: bool,
     /// The most bytes of input files a batch.
     pub batch_limit_bytes: u64,
+    /// The most records of a Kafka partition a batch; `None` for no limit.
+    pub partition_limit_records: Option<u64>,
     /// The remember window of input files, in seconds.
     pub remember_files_s: u64,
     /// Threads that compute.
@@ -121,6 +123,7 @@ impl Setup {
             transactional_id: None,
             from_latest: false,
             batch_limit_bytes: 400,
+            partition_limit_records: None,
             remember_files_s: 60,
             threads: 2,
             partitions: 2,

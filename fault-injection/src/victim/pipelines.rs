@@ -82,6 +82,10 @@ fn files<'g>(setup: &Setup, graph: &Graph<'g>) -> DStream<'g, String> {
 fn topic(setup: &Setup) -> KafkaSource<millpond::kafka::Raw> {
     let source = KafkaSource::subscribe(&setup.brokers, [&setup.input])
         .wait_for_broker(Duration::from_millis(setup.wait_for_broker_ms));
+    let source = match setup.partition_limit_records {
+        Some(count) => source.max_records_per_partition(count),
+        None => source,
+    };
     if setup.from_latest { source.starting_offsets(StartingOffsets::Latest) } else { source }
 }
 
