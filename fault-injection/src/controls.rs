@@ -9,9 +9,9 @@ use std::time::Duration;
 use millpond::failpoints::CONTROLS_VARIABLE;
 use millpond_state::{LocalSnapshotStore, Manifest, SnapshotStore};
 use millpond_testkit::broker::KafkaBroker;
+use millpond_testkit::chaos::disk::{Disk, Keep, lose_power_at};
 use millpond_testkit::chaos::{self, Fault, Process, Proxy, Request, Scene, faults};
 
-use crate::disk::{Disk, Keep, lose_power_at};
 use crate::files::Files;
 use crate::kafka::Kafka;
 use crate::points::{self, Point};

@@ -3,7 +3,6 @@
 
 use millpond_testkit::chaos::{Expected, Fault, Needs, Scene, Seen, faults};
 
-use crate::disk::faults::of_disk;
 use crate::victim::{Setup, VICTIM};
 use crate::{Ended, Finding, Result};
 
@@ -24,8 +23,8 @@ const NETWORKS: &str = "each_fault_of_the_network_leaves_a_pipeline_of_a_seed_ex
 
 const DISKS: &str = "each_fault_of_the_disk_and_the_clock_leaves_receivers_to_files_exactly_once";
 
-/// What the victims write to, beside each other.
-const ROOTS: &[&str] = &["pond", "out", "second"];
+/// What the victims write to, beside their directory.
+const OUTPUTS: &[&str] = &["out", "second"];
 
 /// All faults that `make chaos` can inflict. Further kinds are added here: a row each, made with [`Fault::new`].
 pub fn table() -> Vec<Row> {
@@ -39,7 +38,7 @@ pub fn table() -> Vec<Row> {
         Row { fault, test }
     };
     let rows = [faults::of_processes(), vec![little_memory()], faults::of_kafka()].concat().into_iter().map(row);
-    let disk = of_disk(ROOTS).into_iter().map(|fault| Row { fault, test: DISKS });
+    let disk = faults::of_disk(OUTPUTS).into_iter().map(|fault| Row { fault, test: DISKS });
     rows.chain(disk).collect()
 }
 

@@ -2,12 +2,11 @@
 //!
 //! The machinery is that of users: [`millpond_testkit::chaos`]. Here is what it is used on: a process is this very program, started
 //! again as a [`victim`], which runs one of the pipelines; a [`World`] stands around it, gives input, and knows what readers must see
-//! ([`files`], [`kafka`], [`echoed`]); an [`Arena`] has both. [`points`] lists the failpoints. [`disk`] makes the disk
-//! and the clock of the processes fail.
+//! ([`files`], [`kafka`], [`echoed`]); an [`Arena`] has both. [`points`] lists the failpoints.
 
 pub mod arena;
 pub mod controls;
-pub mod disk;
+pub mod damage;
 pub mod echoed;
 pub mod faults;
 pub mod files;

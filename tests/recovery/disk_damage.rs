@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use millpond_fault_injection::disk::damage::{Damage, KINDS, NOT_READ_BACK, Outcome, files_below, flip};
-use millpond_fault_injection::disk::{Disk, Keep, Moment};
+use millpond_fault_injection::damage::{Damage, KINDS, NOT_READ_BACK, Outcome, files_below, flip};
 use millpond_fault_injection::files::Files;
 use millpond_fault_injection::points::Point;
 use millpond_fault_injection::victim::Pipeline;
 use millpond_fault_injection::{Dice, Ended, Finding, Lineage, World, kill_at};
+use millpond_testkit::chaos::disk::{Disk, Keep, Moment};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use millpond_fault_injection::disk::faults::{FULL_DISKS, ONE_FAILURE, Part, Trouble};
-use millpond_fault_injection::disk::{Call, Disk, EIO, Effect, Rule};
 use millpond_fault_injection::files::Files;
 use millpond_fault_injection::points;
 use millpond_fault_injection::victim::Pipeline;
 use millpond_fault_injection::{Ended, Lineage, World, kill_at};
 use millpond_testkit::chaos::Seen;
+use millpond_testkit::chaos::disk::trouble::{FULL_DISKS, ONE_FAILURE, Part, Trouble};
+use millpond_testkit::chaos::disk::{Call, Disk, EIO, Effect, Rule};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -23,7 +23,7 @@ fn faulty(pipeline: Pipeline, seed: u64) -> (Files, Lineage, Disk) {
 /// How many calls a run meets that this trouble would begin at.
 fn calls_of(trouble: &Trouble, pipeline: Pipeline) -> u64 {
     let (mut world, mut lineage, mut disk) = faulty(pipeline, 200);
-    let nothing = Rule::new(trouble.calls, Effect::Slow(0), trouble.part.paths(lineage.directory()));
+    let nothing = Rule::new(trouble.calls, Effect::Slow(0), trouble.part.paths(lineage.directory(), "out"));
     disk.set(&[nothing]).unwrap();
     world.feed().unwrap();
     let mut process = lineage.start("").unwrap();
@@ -39,7 +39,7 @@ fn at_many_calls(trouble: &Trouble, pipeline: Pipeline, runs: u64) -> (u64, u64)
         // The first at the start, the last behind what a first input needs.
         let from = 1 + run * (calls + calls / 2) / (runs - 1);
         let (mut world, mut lineage, mut disk) = faulty(pipeline, 201 + run);
-        let outcome = trouble.inflict(&mut disk, &mut lineage, &mut world, from);
+        let outcome = trouble.inflict(&mut disk, &mut lineage, &mut world, "out", from);
         let outcome = outcome.unwrap_or_else(|found| panic!("{trouble:?} from call {from} on: {found}"));
         trouble.check(&outcome).unwrap_or_else(|found| panic!("from call {from} on: {found}"));
         met += u64::from(outcome.met);

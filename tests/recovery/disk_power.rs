@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use millpond_fault_injection::disk::{
-    Call, Disk, Effect, Keep, Loss, Rule, keep_by_lot, lose_power_after, lose_power_at,
-};
 use millpond_fault_injection::files::Files;
 use millpond_fault_injection::kafka::Kafka;
 use millpond_fault_injection::points::{self, Point};
 use millpond_fault_injection::victim::Pipeline;
 use millpond_fault_injection::{Dice, Ended, Lineage, Result, World};
 use millpond_testkit::broker::KafkaBroker;
+use millpond_testkit::chaos::disk::{
+    Call, Disk, Effect, Keep, Loss, Rule, keep_by_lot, lose_power_after, lose_power_at,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "disk")]
+pub use super::faults_disk::of_disk;
 pub use super::faults_kafka::of_kafka;
 use super::kill::{Point, kill_at, kill_at_random};
 use super::{Ended, Expected, Fault, Finding, Needs, Scene, Seen, wait_until};

@@ -4,14 +4,21 @@
 //! A [`Lineage`] is one directory of an application and the processes that have it one after the other. A [`World`] stands around
 //! it: it gives input, and knows what readers must see. Everything random comes from a [`Dice`], whose seed can be printed.
 //!
+//! The faults are in [`faults`]; with the feature `disk` there are also faults of the disk and the clock and power failures
+//! (`faults::of_disk`, module `disk`).
+//!
 //! What the program under test has to do: say `ready` on stderr when it is live
 //! (`run_until_signal_with(|_| eprintln!("ready"))`), stop gracefully at SIGTERM with status 0, end with status 1 and an error in
 //! words otherwise; to be killed at failpoints, be built with the feature `failpoints` of `millpond` and call
 //! [`millpond::failpoints::arm_from_env`] first of all.
 
 mod dice;
+#[cfg(feature = "disk")]
+pub mod disk;
 mod fault;
 pub mod faults;
+#[cfg(feature = "disk")]
+mod faults_disk;
 mod faults_kafka;
 mod invariants;
 mod kill;

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{Finding, Result};
+use crate::chaos::{Finding, Result};
 
 const BYTES: u64 = 16_384;
 const CLOCK_AT: u64 = 8;
@@ -42,6 +42,11 @@ pub enum Call {
 }
 
 impl Call {
+    /// As in `preload/preload.h`, where they stand in this order.
+    pub(super) fn bit(self) -> u32 {
+        1 << self as u32
+    }
+
     fn name(self) -> &'static str {
         match self {
             Call::Open => "open",
@@ -125,6 +130,13 @@ impl fmt::Display for Rule {
     }
 }
 
+/// The pattern that fits this path and all that begins with it.
+pub(super) fn beginning_with(path: &Path) -> String {
+    let text = path.display().to_string();
+    let special = |c: char| c.is_whitespace() || "*?[]\\".contains(c);
+    text.chars().map(|c| if special(c) { '?' } else { c }).chain(['*']).collect()
+}
+
 /// The file.
 #[derive(Debug)]
 pub(super) struct Control {
@@ -150,6 +162,9 @@ impl Control {
     pub(super) fn set(&self, rules: &[Rule], cut_after: Option<u64>) -> Result<()> {
         if rules.len() > RULES {
             return Err(Finding::new(format!("at most {RULES} rules")));
+        }
+        if let Some(rule) = rules.iter().find(|rule| rule.paths.contains(char::is_whitespace)) {
+            return Err(Finding::new(format!("a pattern may hold no space, `?` stands for one: {:?}", rule.paths)));
         }
         let mut text = String::new();
         for rule in rules {

@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::journal::{Record, divide};
-use crate::{Finding, Result};
+use crate::chaos::{Finding, Result};
 
 /// What a disk writes as one.
 pub(super) const SECTOR: usize = 512;

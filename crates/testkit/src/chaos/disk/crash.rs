@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::model::{FileNode, Model, Node, SECTOR, Write, enter};
-use crate::{Dice, Finding, Result};
+use crate::chaos::{Dice, Finding, Result};
 
 /// What survives of what was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

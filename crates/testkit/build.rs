@@ -1,17 +1,23 @@
-//! Builds the library that is loaded before a victim (`preload/`), with the C compiler that RocksDB needs anyway.
+//! With the feature `disk`, builds the library that is loaded before a process (`preload/`), with the C compiler that RocksDB needs anyway.
 //!
 //! A build script, because cargo builds no dynamic library for a crate that only wants to load it; and C, because what stands in
 //! libc's place must not stand on it, as Rust's `std` does.
 
-use std::path::PathBuf;
-use std::{env, fs};
-
 fn main() {
     println!("cargo::rerun-if-changed=preload");
     println!("cargo::rerun-if-changed=build.rs");
+    #[cfg(feature = "disk")]
+    build_library();
+}
+
+#[cfg(feature = "disk")]
+fn build_library() {
+    use std::path::PathBuf;
+    use std::{env, fs};
+
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo says where")).join("libmillpond_disk.so");
     println!("cargo::rustc-env=MILLPOND_DISK_LIBRARY={}", out.display());
-    // Elsewhere the harness says that it has no such disk.
+    // Elsewhere there is no such disk, and `Disk::under` says so.
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
         return;
     }

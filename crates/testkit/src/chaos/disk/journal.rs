@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::{Finding, Result};
+use crate::chaos::{Finding, Result};
 
 const HEAD_BYTES: usize = 24;
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use millpond_testkit::chaos::{LIMIT, Lineage};
-
 use super::{Disk, Keep, Loss};
-use crate::points::Point;
-use crate::{Dice, Ended, Finding, Result, World};
+use crate::chaos::{Dice, Ended, Finding, LIMIT, Lineage, Point, Result, World};
 
 /// Starts a process that dies at a point; then the power is lost, and with it what was not synced.
+///
+/// # Errors
+/// What was found.
 pub fn lose_power_at(
     disk: &mut Disk,
     lineage: &mut Lineage,
@@ -22,6 +22,9 @@ pub fn lose_power_at(
 }
 
 /// Starts a process that dies when it has changed the disk so many times; then the power is lost.
+///
+/// # Errors
+/// What was found.
 pub fn lose_power_after(
     disk: &mut Disk,
     lineage: &mut Lineage,

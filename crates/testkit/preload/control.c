@@ -10,6 +10,9 @@
  * A rule: calls, joined by commas; what happens; its argument; at which meeting it begins; how often (0: always); for which paths
  * (fnmatch(3)). What happens: `fail ERRNO`, `slow MILLISECONDS`, `short BYTES` (so many bytes are written, then ENOSPC), `torn BYTES`
  * (so many bytes are written, then the process dies), `lie 0` (a sync is answered and not made). A line `cut N` kills the process when it has made N changes.
+ *
+ * With MILLPOND_DISK_TRACE each call is written down there, as text: its kinds (enum call) as a number, the error that it was given
+ * or 0, its path. What the process says on stderr stands there too, as a call of no kind: the first line of it in place of a path.
  */
 #include "preload.h"
 
@@ -59,6 +62,7 @@ static struct rule rules[RULES];
 static int rules_count;
 static uint64_t rules_generation;
 static uint64_t cut_after;
+static int trace_fd = -1;
 
 /* A harness that is told nothing would think that faults do not matter. */
 static _Noreturn void refuse(const char *what, const char *which)
@@ -67,10 +71,21 @@ static _Noreturn void refuse(const char *what, const char *which)
     _exit(99);
 }
 
+/* Out of the way: a process may expect the small numbers for itself. */
+int open_apart(const char *path)
+{
+    int fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_APPEND | O_CLOEXEC);
+    if (fd < 0)
+        refuse("cannot write", path);
+    int apart = fcntl(fd, F_DUPFD_CLOEXEC, 500);
+    close(fd);
+    return apart;
+}
+
 __attribute__((constructor)) static void begin(void)
 {
     const char *path = getenv("MILLPOND_DISK"), *part = getenv("MILLPOND_DISK_UNDER");
-    const char *journal = getenv("MILLPOND_DISK_JOURNAL");
+    const char *journal = getenv("MILLPOND_DISK_JOURNAL"), *trace = getenv("MILLPOND_DISK_TRACE");
     /* Programs that this process starts are not meant. */
     unsetenv("LD_PRELOAD");
     if (!path)
@@ -88,6 +103,8 @@ __attribute__((constructor)) static void begin(void)
     under_length = strlen(under);
     if (journal)
         journal_open(journal);
+    if (trace)
+        trace_fd = open_apart(trace);
     control = memory;
     control->operations = 0;
 }
@@ -160,6 +177,28 @@ bool watches(const char *path)
         && (path[under_length] == '/' || path[under_length] == 0);
 }
 
+static void trace(unsigned calls, int error, const char *path)
+{
+    char line[PATH_MAX + 32];
+    int saved = errno, length = snprintf(line, sizeof line, "%u %d %s\n", calls, error, path);
+    if (syscall(SYS_write, trace_fd, line, length) != length)
+        refuse("cannot write", "the trace");
+    errno = saved;
+}
+
+void trace_words(const char *words, size_t length)
+{
+    char line[80];
+    size_t end = 0;
+    if (trace_fd < 0)
+        return;
+    while (end < length && end < sizeof line - 1 && words[end] != '\n')
+        end++;
+    memcpy(line, words, end);
+    line[end] = 0;
+    trace(0, 0, line);
+}
+
 struct verdict consult(unsigned calls, const char *path)
 {
     struct verdict verdict = {.error = 0, .bytes = -1, .die = false};
@@ -191,6 +230,9 @@ struct verdict consult(unsigned calls, const char *path)
             break;
         }
     }
+    /* Under the lock: the lines stand in the order in which rules were met. */
+    if (trace_fd >= 0)
+        trace(calls, verdict.error, path);
     pthread_mutex_unlock(&rules_lock);
     if (wait_ms) {
         struct timespec time = {.tv_sec = wait_ms / 1000, .tv_nsec = wait_ms % 1000 * 1000000};

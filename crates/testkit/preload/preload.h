@@ -45,7 +45,7 @@ struct verdict {
     bool lie;      /* a sync says that it has ended well, and has not been */
 };
 
-/* Kinds of records in the journal; disk/journal.rs reads them. */
+/* Kinds of records in the journal; src/chaos/disk/journal.rs reads them. */
 enum record {
     RECORD_FILE = 1,       /* inode, path: a file was made */
     RECORD_DIRECTORY = 2,  /* inode, path */
@@ -63,7 +63,9 @@ enum record {
 /* control.c */
 bool watches(const char *path);
 struct verdict consult(unsigned calls, const char *path);
+void trace_words(const char *words, size_t length);
 int64_t clock_offset_ns(void);
+int open_apart(const char *path);
 void count_operation(void);
 _Noreturn void die(void);
 bool whole_path(int directory, const char *path, char whole[PATH_MAX]);

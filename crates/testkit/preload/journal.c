@@ -32,14 +32,7 @@ struct head {
 
 void journal_open(const char *path)
 {
-    int fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_APPEND | O_CLOEXEC);
-    if (fd < 0) {
-        fprintf(stderr, "the preloaded disk cannot work: no journal: %s\n", path);
-        _exit(99);
-    }
-    /* Out of the way: a process may expect the small numbers for itself. */
-    journal = fcntl(fd, F_DUPFD_CLOEXEC, 500);
-    close(fd);
+    journal = open_apart(path);
 }
 
 bool journal_on(void)
