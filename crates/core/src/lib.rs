@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod bytes;
+mod chunk;
 pub mod clock;
 mod controls;
 pub mod engine;

@@ -11,19 +11,20 @@ const BLOCK: usize = 128;
 /// One folded value a key, in the order in which keys came.
 pub(crate) struct CombineTable<K, C> {
     index: KeyIndex,
-    entries: Vec<Entry<K, C>>,
+    entries: Vec<Entry<C>>,
+    /// By entry. Apart from it: a look-up needs the bytes and what is folded, which so share a line of the cache.
+    keys: Vec<K>,
 }
 
-struct Entry<K, C> {
+struct Entry<C> {
     bytes: KeyBytes,
-    key: K,
     /// `None` only while its fold runs.
     combined: Option<C>,
 }
 
 impl<K, C> CombineTable<K, C> {
     pub(crate) fn new() -> Self {
-        CombineTable { index: KeyIndex::default(), entries: Vec::new() }
+        CombineTable { index: KeyIndex::default(), entries: Vec::new(), keys: Vec::new() }
     }
 
     /// Folds a value into its key's entry. `key` is called for a new key only.
@@ -42,7 +43,8 @@ impl<K, C> CombineTable<K, C> {
 
     fn insert(&mut self, hash: u64, bytes: KeyBytes, key: K, combined: C) {
         self.index.insert(hash as u32, self.entries.len() as u32);
-        self.entries.push(Entry { bytes, key, combined: Some(combined) });
+        self.entries.push(Entry { bytes, combined: Some(combined) });
+        self.keys.push(key);
     }
 
     /// Folds records, in order: `create` from the first value of a key, `add` for each further one.
@@ -72,7 +74,7 @@ impl<K, C> CombineTable<K, C> {
             return;
         }
         let mut block = Block::new();
-        for Entry { bytes, key, combined } in other.entries {
+        for (Entry { bytes, combined }, key) in other.entries.into_iter().zip(other.keys) {
             if let Some(combined) = combined {
                 block.push(bytes, (key, combined));
                 block.fold_if_full(std::slice::from_mut(self), &|new| new, merge);
@@ -83,11 +85,11 @@ impl<K, C> CombineTable<K, C> {
 
     /// Keys and folded values, in the order in which keys came.
     pub(crate) fn into_records(self) -> impl Iterator<Item = (K, C)> {
-        self.entries.into_iter().filter_map(|entry| Some((entry.key, entry.combined?)))
+        self.keys.into_iter().zip(self.entries).filter_map(|(key, entry)| Some((key, entry.combined?)))
     }
 }
 
-impl<K, C> Entry<K, C> {
+impl<C> Entry<C> {
     #[inline]
     fn fold(&mut self, fold: impl FnOnce(Option<C>) -> C) {
         let combined = self.combined.take();

@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::{CHUNK, Key, Rdd};
+use super::{Key, Rdd};
+use crate::chunk::chunk_len;
 use crate::error::Result;
 
 impl<'b, T: Send + 'static> Rdd<'b, T> {
@@ -94,7 +95,7 @@ impl<'b, T: Send + 'static> Rdd<'b, T> {
             rdd.op.compute(partition, task, &mut |chunk| {
                 best.extend(chunk);
                 // Not for every chunk: each record is sorted twice at most, about.
-                if best.len() / 2 >= n.max(CHUNK) {
+                if best.len() / 2 >= n.max(chunk_len::<T>()) {
                     keep_first(&mut best, n, compare);
                 }
                 Ok(())

@@ -43,9 +43,6 @@ pub(crate) use save::{PartWriter, read as read_saved};
 pub(crate) use sources::{Refused, SourceRdd};
 pub(crate) use storage::{PERSIST_MEMORY_BYTES, Storage};
 
-/// How many records travel together, about.
-pub(crate) const CHUNK: usize = 2048;
-
 /// Where a partition's records go, chunk by chunk.
 pub(crate) type Out<'a, T> = dyn FnMut(Vec<T>) -> Result<()> + 'a;
 
@@ -53,7 +50,7 @@ pub(crate) type Out<'a, T> = dyn FnMut(Vec<T>) -> Result<()> + 'a;
 pub(crate) fn in_chunks<T>(records: impl IntoIterator<Item = T>, out: &mut Out<'_, T>) -> Result<()> {
     let mut records = records.into_iter();
     loop {
-        let chunk: Vec<T> = records.by_ref().take(CHUNK).collect();
+        let chunk: Vec<T> = records.by_ref().take(crate::chunk::chunk_len::<T>()).collect();
         if chunk.is_empty() {
             return Ok(());
         }

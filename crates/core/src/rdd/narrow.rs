@@ -3,7 +3,8 @@
 use std::borrow::Borrow;
 use std::sync::Arc;
 
-use super::{CHUNK, Compute, Out, Rdd, RddEnv, in_chunks};
+use super::{Compute, Out, Rdd, RddEnv, in_chunks};
+use crate::chunk::{chunk, chunk_len};
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::exec::{Stage, Task};
 
@@ -89,14 +90,15 @@ impl<'b, T: Send + 'static> Rdd<'b, T> {
         U: Send + 'static,
         I: IntoIterator<Item = U>,
     {
-        self.narrow(label, move |chunk, out| {
-            let mut made = Vec::with_capacity(CHUNK.max(chunk.len()));
-            for record in chunk {
-                made.extend(f(record));
-                // One record may give many: chunks must not outgrow the cache by more than one record's yield.
-                if made.len() >= CHUNK {
-                    out(std::mem::replace(&mut made, Vec::with_capacity(CHUNK)))?;
+        self.narrow(label, move |records, out| {
+            let mut made = chunk();
+            for record in records {
+                let yielded = f(record).into_iter();
+                // One record may give many: a chunk outgrows its room at most by what one record yields.
+                if made.len() + yielded.size_hint().0.max(1) > chunk_len::<U>() && !made.is_empty() {
+                    out(std::mem::replace(&mut made, chunk()))?;
                 }
+                made.extend(yielded);
             }
             if made.is_empty() { Ok(()) } else { out(made) }
         })

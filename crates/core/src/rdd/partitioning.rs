@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use millpond_state::codec;
 
-use super::{Bucket, CHUNK, Compute, Exchange, Key, Out, Rdd};
+use super::{Bucket, Compute, Exchange, Key, Out, Rdd};
+use crate::chunk::chunk_len;
 use crate::error::{Error, Result};
 use crate::exec::{Stage, Task};
 
@@ -97,7 +98,7 @@ impl<T: Send + 'static> Compute<T> for Redistributed<T> {
         // Small pieces of many tasks go on together.
         let mut chunk: Vec<T> = Vec::new();
         for piece in pieces {
-            if !chunk.is_empty() && chunk.len() + piece.len() > CHUNK {
+            if !chunk.is_empty() && chunk.len() + piece.len() > chunk_len::<T>() {
                 out(std::mem::take(&mut chunk))?;
             }
             if chunk.is_empty() {

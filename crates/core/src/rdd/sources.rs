@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{CHUNK, Compute, Out, Rdd, RddEnv};
+use super::{Compute, Out, Rdd, RddEnv};
+use crate::chunk::chunk_len;
 use crate::error::Result;
 use crate::exec::{Stage, Task};
 use crate::source::{RefusedRecord, SourceOutput, SourcePartition};
@@ -101,7 +102,7 @@ impl<T: Clone + Send + Sync + 'static> Compute<T> for Collection<T> {
     }
 
     fn compute(&self, partition: usize, _: &Task, out: &mut Out<'_, T>) -> Result<()> {
-        self.partitions[partition].chunks(CHUNK).try_for_each(|chunk| out(chunk.to_vec()))
+        self.partitions[partition].chunks(chunk_len::<T>()).try_for_each(|chunk| out(chunk.to_vec()))
     }
 
     fn retryable(&self) -> bool {

@@ -15,6 +15,7 @@ mod socket;
 #[cfg(test)]
 mod testing;
 
+pub use crate::chunk::chunk_len;
 pub use crate::plan::{BlockId, PartitionPosition, Plan, PlanRequest};
 pub use files::{FileSource, LineRef};
 pub(crate) use files::{describe_file_position, file_failed, text_partitions};

@@ -7,11 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::planned::PlannedBatches;
 use super::queue_plan::{Taken, position, read_position};
 use super::{Plan, PlanRequest, Replay, Source, SourceEvents, SourceOutput, SourcePartition, SourceStart};
+use crate::chunk::chunk_len;
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::BatchTime;
-
-/// Records handed to the engine at once.
-const CHUNK: usize = 4096;
 
 /// Where the program puts records for a [`QueueSource`]. Clones are the same queue.
 ///
@@ -285,7 +283,7 @@ struct Part<T> {
 
 impl<T: Clone + Send + Sync> SourcePartition<T> for Part<T> {
     fn compute(&self, out: &mut dyn SourceOutput<T>) -> Result<()> {
-        self.element[self.range.clone()].chunks(CHUNK).try_for_each(|chunk| out.records(chunk.to_vec()))
+        self.element[self.range.clone()].chunks(chunk_len::<T>()).try_for_each(|chunk| out.records(chunk.to_vec()))
     }
 
     fn records(&self) -> u64 {

@@ -4,10 +4,8 @@
 use std::fmt;
 
 use super::{RefusedRecord, SourceOutput};
+use crate::chunk::{chunk, chunk_len};
 use crate::error::{Error, ErrorKind, Result};
-
-/// Records handed to the engine at once.
-const CHUNK: usize = 4096;
 
 /// What happens to a refused record that no second stream of the program reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +35,7 @@ impl<'a, T> Chunks<'a, T> {
     /// The next record.
     #[inline]
     pub(crate) fn push(&mut self, record: T) -> Result<()> {
-        if self.chunk.len() == CHUNK {
+        if self.chunk.len() == chunk_len::<T>() {
             self.flush()?;
         }
         self.chunk.push(record);
@@ -84,7 +82,7 @@ impl<'a, T> Chunks<'a, T> {
             return Ok(());
         }
         self.total += self.chunk.len() as u64;
-        self.out.records(std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK)))
+        self.out.records(std::mem::replace(&mut self.chunk, chunk()))
     }
 }
 

@@ -7,9 +7,10 @@ use millpond_state::{KeyBlock, PartitionGuard, codec};
 
 use super::DStream;
 use super::state::{Gathered, KeyedBatch, StagedState, Times};
+use crate::chunk::chunk_len;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Stage, Task};
-use crate::rdd::{Bucket, CHUNK, Compute, Key, Keyed, Out, Value};
+use crate::rdd::{Bucket, Compute, Key, Keyed, Out, Value};
 use crate::time::BatchTime;
 
 /// The new values of one key in one batch, in record order.
@@ -261,7 +262,8 @@ where
         }
         state.load_misses()?;
 
-        let mut made = Vec::with_capacity(CHUNK.min(keys.len()));
+        let room = chunk_len::<(K, S)>();
+        let mut made = Vec::with_capacity(room.min(keys.len()));
         let mut checked = false;
         // What visits every key gathers them on the way: a visit that changes states may put them where they cannot be read again.
         let mut gathered = (self.all_keys && self.batch.snapshots.is_some())
@@ -278,8 +280,8 @@ where
                 made.push((key, updated.clone()));
             }
             *stored = updated;
-            if made.len() == CHUNK {
-                out(std::mem::replace(&mut made, Vec::with_capacity(CHUNK)))?;
+            if made.len() == room {
+                out(std::mem::replace(&mut made, Vec::with_capacity(room)))?;
                 task.enter(&self.batch.label);
             }
         }
@@ -299,8 +301,8 @@ where
                         gathered.add(visited.key(), updated.clone())?;
                     }
                     made.push((key, updated.clone()));
-                    if made.len() == CHUNK {
-                        out(std::mem::replace(&mut made, Vec::with_capacity(CHUNK)))?;
+                    if made.len() == room {
+                        out(std::mem::replace(&mut made, Vec::with_capacity(room)))?;
                         task.enter(&self.batch.label);
                     }
                 }

@@ -16,7 +16,6 @@ use super::cursors::Cursors;
 use super::partitioner::Partitioner;
 use super::producer::{Failure, Outcome, TransactionalProducer};
 use crate::controls;
-use crate::failpoint;
 use crate::position::decode_all;
 use crate::settings::Settings;
 use millpond_core::sink::{Cursor, Records, SourcePositions};
@@ -119,7 +118,7 @@ impl Group {
         for id in old_ids {
             self.shut_out(&state.settings, id)?;
         }
-        fail::fail_point!(failpoint::SINK_FENCED);
+        fail::fail_point!(crate::failpoint::SINK_FENCED);
         if !is_new {
             // What the return codes said of the process's own commits, in place of what is committed.
             let believed = (controls::broken("break-commit-code-trusted") || controls::broken("break-expired-ignored"))
@@ -186,7 +185,7 @@ impl Group {
         };
         let begun = producer.begin();
         self.decide(&mut state, begun)?;
-        fail::fail_point!(failpoint::TRANSACTION_BEGUN);
+        fail::fail_point!(crate::failpoint::TRANSACTION_BEGUN);
         let offsets = self.changed_offsets(positions, &state.offsets);
         let sent = self.send_offsets(&mut state, &offsets);
         state.transaction = Transaction::Open(Open {
@@ -196,7 +195,7 @@ impl Group {
             offsets,
         });
         self.decide(&mut state, sent)?;
-        fail::fail_point!(failpoint::OFFSETS_SENT);
+        fail::fail_point!(crate::failpoint::OFFSETS_SENT);
         Ok(())
     }
 
@@ -279,7 +278,7 @@ impl Group {
     fn complete(&self, state: &mut State, open: &Open) -> Outcome<()> {
         let Some(producer) = &mut state.producer else { return Err(lost_producer()) };
         producer.drain()?;
-        fail::fail_point!(failpoint::OUTPUT_WRITTEN);
+        fail::fail_point!(crate::failpoint::OUTPUT_WRITTEN);
         let mut records = Records::new();
         for (sink, cursor) in &open.cursors {
             records.push(Some(sink.as_bytes()), Some(&cursor.encode()));
@@ -331,7 +330,7 @@ impl Group {
                 return Err(not_prepared());
             }
         };
-        fail::fail_point!(failpoint::BEFORE_COMMIT);
+        fail::fail_point!(crate::failpoint::BEFORE_COMMIT);
         let committed = match &mut state.producer {
             Some(producer) => producer.commit(),
             None => Err(lost_producer()),
@@ -345,7 +344,7 @@ impl Group {
         };
         match committed {
             Ok(()) => {
-                fail::fail_point!(failpoint::AFTER_COMMIT);
+                fail::fail_point!(crate::failpoint::AFTER_COMMIT);
                 state.fenced_in_a_row = 0;
                 let mut left = open.sinks;
                 left.remove(sink);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use millpond_core::log::BlockLog;
-use millpond_core::source::{BlockId, FedRecord, SourceOutput, SourcePartition};
+use millpond_core::source::{BlockId, FedRecord, SourceOutput, SourcePartition, chunk_len};
 use millpond_core::{Error, ErrorKind, Result};
 
 use super::content::{decode_records, wrong_count};
@@ -13,9 +13,6 @@ use super::queues::{Held, Key};
 use super::replay::{Replayer, Wanted};
 use crate::decode::Decode;
 use crate::record::RecordRef;
-
-/// Records in one chunk: enough to share costs, few enough to stay in cache.
-const CHUNK: usize = 2048;
 
 /// Where the records of a partition are.
 pub(crate) enum Content {
@@ -97,10 +94,10 @@ impl<D: Decode> Decoding<'_, '_, D> {
         match self.of.decoder.decode(record) {
             Ok(item) => {
                 if self.chunk.capacity() == 0 {
-                    self.chunk.reserve_exact(CHUNK.min(self.of.records as usize));
+                    self.chunk.reserve_exact(chunk_len::<D::Item>().min(self.of.records as usize));
                 }
                 self.chunk.push(item);
-                if self.chunk.len() == CHUNK {
+                if self.chunk.len() == chunk_len::<D::Item>() {
                     self.out.records(std::mem::take(&mut self.chunk))?;
                 }
                 Ok(())

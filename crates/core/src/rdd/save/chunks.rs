@@ -7,8 +7,8 @@ use millpond_state::codec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::chunk::chunk_len;
 use crate::error::{Error, ErrorKind, Result};
-use crate::rdd::CHUNK;
 use crate::sink::disk::failed;
 
 const MAGIC: [u8; 8] = *b"MPOBJECT";
@@ -145,7 +145,7 @@ pub(crate) fn read_values<T: DeserializeOwned>(
             let whole = payload == records.to_le_bytes() && file.read(&mut [0]).is_ok_and(|more| more == 0);
             return if whole { Ok(records) } else { Err(damaged(path, "does not end where it says")) };
         }
-        let mut values = Vec::with_capacity((count as usize).min(CHUNK));
+        let mut values = Vec::with_capacity((count as usize).min(chunk_len::<T>()));
         let mut rest = payload.as_slice();
         for _ in 0..count {
             let Some((length, behind)) = rest.split_first_chunk::<4>() else {
@@ -160,7 +160,7 @@ pub(crate) fn read_values<T: DeserializeOwned>(
                 value.map_err(|error| Error::from(error).context(format!("{} holds other values", path.display())))?,
             );
             rest = behind;
-            if values.len() == CHUNK {
+            if values.len() == chunk_len::<T>() {
                 out(std::mem::take(&mut values))?;
             }
         }

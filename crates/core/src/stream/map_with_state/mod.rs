@@ -11,9 +11,10 @@ use millpond_state::{KeyBlock, PartitionGuard, Slot};
 
 use super::DStream;
 use super::state::{Held, KeyedBatch};
+use crate::chunk::{chunk, chunk_len};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Stage, Task};
-use crate::rdd::{Bucket, CHUNK, Compute, Key, Keyed, Out, Value};
+use crate::rdd::{Bucket, Compute, Key, Keyed, Out, Value};
 use crate::time::BatchTime;
 
 /// The state of one key, while the function of `map_with_state` is called for one of its records.
@@ -209,12 +210,12 @@ impl<U> Output<'_, '_, U> {
     #[inline]
     fn add(&mut self, made: Option<U>) -> Result<()> {
         self.made.extend(made);
-        if self.made.len() >= CHUNK { self.pass_on() } else { Ok(()) }
+        if self.made.len() >= chunk_len::<U>() { self.pass_on() } else { Ok(()) }
     }
 
     #[cold]
     fn pass_on(&mut self) -> Result<()> {
-        (self.out)(std::mem::replace(&mut self.made, Vec::with_capacity(CHUNK)))?;
+        (self.out)(std::mem::replace(&mut self.made, chunk()))?;
         self.task.enter(self.label);
         Ok(())
     }

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use millpond_state::{PartitionGuard, codec};
 
 use super::keyed::KeyedState;
+use crate::chunk::{chunk, chunk_len};
 use crate::error::{Error, Result};
 use crate::exec::{Stage, Task};
-use crate::rdd::{CHUNK, Compute, Key, Out, Rdd, Value};
+use crate::rdd::{Compute, Key, Out, Rdd, Value};
 use crate::stream::{BatchRun, DStream};
 
 /// The most bytes of states, encoded, that a batch copies for `state_snapshots`; each partition has its share.
@@ -60,11 +61,11 @@ impl<K: Key, S: Value> Gathered<K, S> {
         }
         let key = codec::decode(key)?;
         match self.chunks.last_mut() {
-            Some(chunk) if chunk.len() < CHUNK => chunk.push((key, state)),
+            Some(chunk) if chunk.len() < chunk_len::<(K, S)>() => chunk.push((key, state)),
             _ => {
-                let mut chunk = Vec::with_capacity(CHUNK);
-                chunk.push((key, state));
-                self.chunks.push(chunk);
+                let mut new = chunk();
+                new.push((key, state));
+                self.chunks.push(new);
             }
         }
         Ok(())

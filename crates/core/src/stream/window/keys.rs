@@ -3,9 +3,10 @@
 use millpond_state::{KeyBlock, Partition, Slot, codec};
 
 use super::panes::{Pane, Panes};
+use crate::chunk::chunk_len;
 use crate::error::Result;
 use crate::exec::Task;
-use crate::rdd::{CHUNK, CombineTable, Key, Out, Value, encoded};
+use crate::rdd::{CombineTable, Key, Out, Value, encoded};
 
 /// Looks the keys of `records` up; their slots are appended in order. What is not in memory is a miss, to be loaded.
 pub(super) fn look_up<R, K: Key, S: Value>(
@@ -75,6 +76,7 @@ pub(super) fn put_out<K: Key, S: Value, V>(
     out: &mut Out<'_, (K, V)>,
     visit: impl Fn(&K, &S, Option<Slot>) -> (Option<V>, Stays),
 ) -> Result<()> {
+    let room = chunk_len::<(K, V)>();
     let mut made = Vec::new();
     state.visit_all(|visited| {
         let key: K = codec::decode(visited.key())?;
@@ -85,8 +87,8 @@ pub(super) fn put_out<K: Key, S: Value, V>(
         }
         if let Some(value) = value {
             made.push((key, value));
-            if made.len() == CHUNK {
-                out(std::mem::replace(&mut made, Vec::with_capacity(CHUNK)))?;
+            if made.len() == room {
+                out(std::mem::replace(&mut made, Vec::with_capacity(room)))?;
                 task.enter(label);
             }
         }

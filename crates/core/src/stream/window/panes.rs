@@ -11,11 +11,13 @@ use millpond_state::{Partition, PartitionGuard, Slot, codec};
 use super::rows::List;
 pub(super) use super::rows::Row;
 use crate::error::{Error, ErrorKind, Result};
-use crate::rdd::{CHUNK, RddEnv, Value};
+use crate::rdd::{RddEnv, Value};
 use crate::stream::state::check_first;
 
 /// Encoded bytes of a chunk, about: far below what a value of the state may have.
 const CHUNK_BYTES: usize = 256 << 10;
+/// The most records of a chunk.
+const CHUNK_RECORDS: usize = 2048;
 
 /// A pane that is not empty.
 #[derive(Clone, Copy, Debug)]
@@ -219,7 +221,7 @@ impl<T: Value> Chunks<T> {
             codec::encode(&record, &mut self.bytes)
                 .map_err(|error| Error::from(error).context(format!("a record of window `{}`", panes.label)))?;
             self.waiting.push(record);
-            if self.waiting.len() >= CHUNK || self.bytes.len() >= CHUNK_BYTES {
+            if self.waiting.len() >= CHUNK_RECORDS || self.bytes.len() >= CHUNK_BYTES {
                 self.write(panes)?;
             }
         }
