@@ -3,56 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_core::sink::{Cursor, Guarantee, Records, Sink, SinkStart, SourcePositions};
 use millpond_core::source::{Queue, QueueSource};
 use millpond_core::{BatchTime, Result, Running, StreamingContext};
-use millpond_testkit::{CollectingSink, Collection, ManualClock};
+use millpond_testkit::{Collection, ManualClock};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// A sink that shows, until it fences, what it had committed some time ago.
-struct ShowsLate {
-    sink: CollectingSink,
-    shown: Option<Cursor>,
-}
-
-impl Sink for ShowsLate {
-    fn guarantee(&self) -> Guarantee {
-        self.sink.guarantee()
-    }
-    fn describe(&self) -> String {
-        self.sink.describe()
-    }
-    fn peek(&mut self, _: &SinkStart) -> Result<Option<Cursor>> {
-        Ok(self.shown.clone())
-    }
-    fn fence(&mut self, start: &SinkStart) -> Result<Option<Cursor>> {
-        self.sink.fence(start)
-    }
-    fn begin(&mut self, batch: BatchTime, positions: &[SourcePositions]) -> Result<()> {
-        self.sink.begin(batch, positions)
-    }
-    fn write(&mut self, records: Records) -> Result<()> {
-        self.sink.write(records)
-    }
-    fn prepare(&mut self, cursor: &Cursor) -> Result<()> {
-        self.sink.prepare(cursor)
-    }
-    fn commit(&mut self) -> Result<()> {
-        self.sink.commit()
-    }
-    fn abort(&mut self) -> Result<()> {
-        self.sink.abort()
-    }
-}
 
 #[test]
 fn h2_a_cursor_that_shows_late_does_not_keep_the_next_start_from_going_on() {
     let directory = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::at_ms(0));
     let (queue, collection) = (Queue::new(), Collection::new());
-    let start = |shown: Option<Cursor>| -> Result<Running> {
+    let start = || -> Result<Running> {
         StreamingContext::builder("late")
             .directory(directory.path().join("pond"))
             .batch_interval(INTERVAL)
@@ -64,7 +27,7 @@ fn h2_a_cursor_that_shows_late_does_not_keep_the_next_start_from_going_on() {
                     .source("words", QueueSource::one_at_a_time(&queue).replayable())
                     .map(|word: String| (word, 1_u64))
                     .update_touched_by_key("counts", |ones, total| Some(total.unwrap_or(0) + ones.sum()))
-                    .sink_json("out", ShowsLate { sink: collection.sink(), shown });
+                    .sink_json("out", collection.sink());
                 Ok(())
             })?
             .start()
@@ -75,14 +38,15 @@ fn h2_a_cursor_that_shows_late_does_not_keep_the_next_start_from_going_on() {
         clock.advance(INTERVAL);
         running.await_committed(next, LIMIT).unwrap();
     };
-    let running = start(None).unwrap();
+    let running = start().unwrap();
     batch(&running);
     let before = collection.cursor("out");
     batch(&running);
     running.stop_gracefully().unwrap();
     // Now S is the batch of the newest cursor. First none is shown, then one before S.
     for shown in [None, before] {
-        let running = start(shown).unwrap();
+        collection.show_until_fenced("out", shown);
+        let running = start().unwrap();
         batch(&running);
         running.stop_gracefully().unwrap();
     }

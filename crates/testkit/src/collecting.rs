@@ -41,6 +41,8 @@ struct Place {
     /// Counts fences: a sink of an earlier incarnation is refused.
     epoch: u64,
     next_commit_fails: bool,
+    /// What readers see in place of the cursor, until the next fence.
+    shown: Option<Option<Cursor>>,
 }
 
 impl Collection {
@@ -72,6 +74,12 @@ impl Collection {
     /// The next commit of the sink of this name fails, and commits nothing: as when a server goes away.
     pub fn fail_next_commit(&self, name: &str) {
         self.lock().entry(name.to_owned()).or_default().next_commit_fails = true;
+    }
+
+    /// Readers of the sink of this name see this cursor, until the sink is fenced: as with a broker that has decided a transaction and not
+    /// yet written its markers.
+    pub fn show_until_fenced(&self, name: &str, cursor: Option<Cursor>) {
+        self.lock().entry(name.to_owned()).or_default().shown = Some(cursor);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Place>> {
@@ -112,7 +120,8 @@ impl Sink for CollectingSink {
 
     fn peek(&mut self, start: &SinkStart) -> Result<Option<Cursor>> {
         self.name.clone_from(&start.name);
-        Ok(self.collection.cursor(&start.name))
+        let shown = self.collection.lock().get(&start.name).and_then(|place| place.shown.clone());
+        Ok(shown.unwrap_or_else(|| self.collection.cursor(&start.name)))
     }
 
     fn fence(&mut self, start: &SinkStart) -> Result<Option<Cursor>> {
@@ -120,6 +129,7 @@ impl Sink for CollectingSink {
         let mut sinks = self.collection.lock();
         let place = sinks.entry(start.name.clone()).or_default();
         place.epoch += 1;
+        place.shown = None;
         self.epoch = place.epoch;
         (self.begun, self.staged) = (None, None);
         Ok(place.cursor.clone())
