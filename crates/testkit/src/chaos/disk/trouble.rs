@@ -142,7 +142,12 @@ impl Trouble {
                 fed += 1;
                 continue;
             }
-            if world.is_complete()? && (self.times > 0 || !met || began.elapsed() > STAYS) {
+            // One that has to stop may have put out everything before it knows.
+            let has_borne = match self.live {
+                Expected::Recovers if self.times > 0 => true,
+                _ => !met || began.elapsed() > STAYS,
+            };
+            if has_borne && world.is_complete()? {
                 process.kill()?;
                 lineage.tally_mut().kill("after-all-output");
                 disk.heal()?;
