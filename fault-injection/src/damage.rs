@@ -90,6 +90,8 @@ const HEADER_BYTES: u64 = 4096;
 
 /// The segment after it misses it; where there is none older, the log cannot know, but the checkpoint does, or the sink.
 const GAP: Outcome = Refused("log");
+/// The mark of the newest segment names it.
+const LOST: Outcome = Refused("the file is missing");
 
 /// All kinds. The directory is one with two checkpoints, whose process was killed in the midst of a commit, and the next one when it had begun
 /// a new segment of the log: there are batches to replay.
@@ -102,9 +104,11 @@ pub const KINDS: &[Kind] = &[
     kind("pond/log", ("", ".log"), Before, At::Byte(16), [Refused(".log"), Refused(".log"), GAP]),
     kind("pond/log", ("", ".log"), Before, At::Byte(HEADER_BYTES + 40), [Refused(".log"), Refused(".log"), GAP]),
     kind("pond/log", ("", ".log"), Before, At::End, [GoesOn, GoesOn, GAP]),
-    kind("pond/log", ("", ".log"), Newest, At::Byte(16), [Refused(".log"), Refused(".log"), GoesOn]),
-    kind("pond/log", ("", ".log"), Newest, At::Byte(HEADER_BYTES + 40), [GoesOn; 3]),
-    kind("pond/log", ("", ".log"), Newest, At::End, [GoesOn; 3]),
+    kind("pond/log", ("", ".log"), Newest, At::Byte(16), [Refused(".log"), Refused(".log"), LOST]),
+    kind("pond/log", ("", ".log"), Newest, At::Byte(HEADER_BYTES + 40), [GoesOn, GoesOn, LOST]),
+    kind("pond/log", ("", ".log"), Newest, At::End, [GoesOn, GoesOn, LOST]),
+    // The mark of the newest segment is empty; one that is missing is made again.
+    kind("pond/log", ("", ".log.newest"), Newest, At::Middle, [GoesOn; 3]),
     // Checkpoints: the newest is given up for the one before it, whose batches the log has.
     kind("pond/checkpoints", ("FORMAT", ""), Newest, At::Middle, [Refused("checkpoints"); 3]),
     kind("pond/checkpoints/manifests", ("", ".manifest"), Newest, At::Middle, [GoesOn; 3]),

@@ -16,13 +16,16 @@ pub(crate) enum Role {
     Recycled,
     /// A segment given up by [`OnCorruption::KeepBefore`](crate::OnCorruption::KeepBefore); kept for the operator.
     Discarded,
+    /// The mark of the newest segment; see the module `newest`.
+    Newest,
 }
 
-const SUFFIXES: [(Role, &str); 4] = [
+const SUFFIXES: [(Role, &str); 5] = [
     (Role::Segment, ".log"),
     (Role::New, ".log.new"),
     (Role::Recycled, ".log.recycled"),
     (Role::Discarded, ".log.discarded"),
+    (Role::Newest, ".log.newest"),
 ];
 
 impl Role {

@@ -29,6 +29,7 @@ mod format;
 pub mod fs;
 mod lock;
 mod log;
+mod newest;
 mod options;
 mod position;
 mod queue;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::directory::{self, Role};
 use crate::error::{Error, Result};
 use crate::fs::{Access, FileSystem, read_full, write_all};
+use crate::newest::{self, Newest};
 use crate::options::{LogOptions, OnCorruption};
 use crate::position::Position;
 use crate::shelf::Shelf;
@@ -38,7 +39,7 @@ pub(crate) fn recover(
     // Names that the last process saw may not be durable yet.
     sync_directory(&**fs, directory)?;
 
-    let chain = Chain::read(&**fs, directory, &directory::segments(&files))?;
+    let chain = Chain::read(&**fs, directory, &directory::segments(&files), newest::marked(&files))?;
     if let (Some(damage), OnCorruption::Refuse) = (&chain.damage, options.on_corruption) {
         return Err(damage.clone().into_error());
     }
@@ -71,11 +72,18 @@ pub(crate) fn recover(
         options.segment_bytes,
         options.recycled_segments,
     ));
+    let failed = |(WriteFailure::Clean(error) | WriteFailure::InDoubt(error))| error;
+    let mut newest = Newest::found(Arc::clone(fs), directory, &files);
+    if let Some(last) = shelf.live().last() {
+        // Unless a crash came between, or the mark was lost, it is there.
+        newest.reach(last.segment).map_err(failed)?;
+    }
+    let options = options.clone();
     let mut writer =
-        Writer::new(Arc::clone(fs), directory, options.clone(), Arc::clone(&shelf), next_segment, walk.next_sequence);
+        Writer::new(Arc::clone(fs), directory, options, Arc::clone(&shelf), newest, next_segment, walk.next_sequence);
     if walk.damage.is_some() {
         // A fresh segment says where its predecessor ends: the decision is durable, the next opening need not be asked again.
-        writer.begin_segment().map_err(|(WriteFailure::Clean(error) | WriteFailure::InDoubt(error))| error)?;
+        writer.begin_segment().map_err(failed)?;
     }
     Ok((shelf, writer, recovery))
 }
@@ -87,7 +95,7 @@ fn clean_up(fs: &dyn FileSystem, directory: &Path, files: &[(u64, Role)], option
         let surplus = match role {
             Role::New => true,
             Role::Recycled => recycled.len() >= options.recycled_segments,
-            Role::Segment | Role::Discarded => false,
+            Role::Segment | Role::Discarded | Role::Newest => false,
         };
         if surplus {
             let path = directory::path(directory, segment, role);

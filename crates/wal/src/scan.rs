@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::directory;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::fs::FileSystem;
+use crate::newest;
 use crate::position::{Frame, Position, SegmentInfo};
 use crate::walk::{Chain, Corruption, Walk};
 
@@ -59,9 +60,11 @@ pub fn scan(
 /// The segments with larger numbers. A list that does not fit together is read again: it was read while the directory changed.
 fn chain_after(fs: &dyn FileSystem, directory: &Path, past: u64) -> Result<Chain> {
     let read = || {
-        let mut segments = directory::segments(&directory::list(fs, directory)?);
+        let files = directory::list(fs, directory)?;
+        let mut segments = directory::segments(&files);
         segments.retain(|segment| *segment > past);
-        Chain::read(fs, directory, &segments)
+        let marked = newest::marked(&files).filter(|marked| *marked > past);
+        Chain::read(fs, directory, &segments, marked)
     };
     for _ in 1..ATTEMPTS {
         let chain = read()?;

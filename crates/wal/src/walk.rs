@@ -63,8 +63,8 @@ pub(crate) struct Link {
 }
 
 impl Chain {
-    /// Reads the headers of these segments, which are in order.
-    pub(crate) fn read(fs: &dyn FileSystem, directory: &Path, segments: &[u64]) -> Result<Self> {
+    /// Reads the headers of these segments, which are in order; the log is known to have come to segment `marked`.
+    pub(crate) fn read(fs: &dyn FileSystem, directory: &Path, segments: &[u64], marked: Option<u64>) -> Result<Self> {
         let mut chain = Self { links: Vec::with_capacity(segments.len()), damage: None };
         for &segment in segments {
             let path = directory::path(directory, segment, Role::Segment);
@@ -86,7 +86,31 @@ impl Chain {
             }
             chain.links.push(link);
         }
+        if chain.damage.is_none() {
+            chain.damage = marked.and_then(|marked| chain.ends_before(marked, directory));
+        }
         Ok(chain)
+    }
+}
+
+impl Chain {
+    /// How the chain contradicts that the log has come to segment `marked`.
+    fn ends_before(&self, marked: u64, directory: &Path) -> Option<Corruption> {
+        let last = self.links.last().map_or(0, |last| last.header.segment);
+        (last < marked).then(|| {
+            let found = match last {
+                0 => "there is no segment".to_owned(),
+                last => format!("the newest one found is {last}"),
+            };
+            let mark = directory::path(directory, marked, Role::Newest);
+            let mark = mark.file_name().unwrap_or_default().display().to_string();
+            Corruption {
+                path: directory::path(directory, marked, Role::Segment),
+                segment: marked,
+                offset: 0,
+                reason: format!("the file is missing: {mark} says that the log goes on to this segment, {found}"),
+            }
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use crate::directory::{self, Role};
 use crate::error::{Error, ErrorKind};
 use crate::format::{ALIGNMENT, DATA_START, FrameHeader, SegmentHeader, frame_bytes};
 use crate::fs::{Access, FileHandle, FileSystem, write_all};
+use crate::newest::Newest;
 use crate::options::LogOptions;
 use crate::position::{Position, SegmentInfo};
 use crate::shelf::Shelf;
@@ -53,6 +54,7 @@ pub(crate) struct Writer {
     shelf: Arc<Shelf>,
     /// The segment that this process writes to; none before its first group: it never appends to what it found.
     current: Option<Current>,
+    newest: Newest,
     next_segment: u64,
     next_sequence: u64,
     buffer: Vec<u8>,
@@ -74,6 +76,7 @@ impl Writer {
         directory: &Path,
         options: LogOptions,
         shelf: Arc<Shelf>,
+        newest: Newest,
         next_segment: u64,
         next_sequence: u64,
     ) -> Self {
@@ -83,6 +86,7 @@ impl Writer {
             options,
             shelf,
             current: None,
+            newest,
             next_segment,
             next_sequence,
             buffer: Vec::new(),
@@ -102,6 +106,8 @@ impl Writer {
             self.begin_segment()?;
         }
         let current = self.current.as_mut().expect("a segment with room");
+        // Again, where it failed when the segment was begun.
+        self.newest.reach(current.segment)?;
         current.reserve(bytes, &self.options)?;
 
         current.write(frames, self.next_sequence, &mut self.buffer)?;
@@ -152,7 +158,7 @@ impl Writer {
         });
         self.current = Some(Current { path, file, segment: header.segment, end: DATA_START, allocated });
         self.next_segment += 1;
-        Ok(())
+        self.newest.reach(header.segment)
     }
 
     /// A file to make a segment of: a released one if there is any, since its space on disk is there already.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use common::{
     DIRECTORY, cut, expected, flip, open, open_error, open_on, payload, payloads, segment_path, small, ten_frames,
 };
+use millpond_wal::fs::FileSystem;
 use millpond_wal::fs::fault::{FaultFileSystem, Keep};
-use millpond_wal::{ErrorKind, Log, LogOptions, OnCorruption};
+use millpond_wal::{ErrorKind, Log, LogOptions, OnCorruption, scan};
 
 #[test]
 fn n3_garbage_behind_the_last_frame_hides_nothing() {
@@ -88,7 +89,7 @@ fn n12_a_damaged_segment_header_and_a_missing_or_shortened_segment_are_reported(
     assert!(open_error(&fs).to_string().contains("segment 2 offset 0"));
 
     let fs = three_segments();
-    millpond_wal::fs::FileSystem::remove(&fs, &segment_path(2)).unwrap();
+    fs.remove(&segment_path(2)).unwrap();
     let error = open_error(&fs).to_string();
     assert!(error.contains("segment 3 offset 0") && error.contains("follows segment 2, which is missing"), "{error}");
 
@@ -155,6 +156,70 @@ fn n12_keeping_what_is_before_a_damaged_first_header_keeps_nothing_and_starts_an
     assert_eq!(log.append(1, b"new").unwrap().segment, 2);
     drop(log);
     assert_eq!(payloads(&open(&fs).unwrap().1), [b"new"]);
+}
+
+/// Three segments of one frame each, and where those stand; the newest file is gone, its content is returned.
+fn without_the_newest(fs: &FaultFileSystem) -> Vec<u8> {
+    for index in 0..3 {
+        open(fs).unwrap().0.append(1, &payload(index, 100)).unwrap();
+    }
+    let newest = fs.contents(&segment_path(3));
+    fs.remove(&segment_path(3)).unwrap();
+    newest
+}
+
+#[test]
+fn a_log_that_has_lost_its_newest_segment_is_refused_until_it_is_there_again() {
+    let fs = FaultFileSystem::new();
+    let newest = without_the_newest(&fs);
+    for _ in 0..2 {
+        let error = open_error(&fs);
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        let text = error.to_string();
+        for part in ["segment 3 offset 0", "00000000000000000003.log", "missing", "KeepBefore"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+    let report = scan(&fs, DIRECTORY.as_ref(), &mut |_| Ok(())).unwrap();
+    assert_eq!((report.frames, report.corruption.unwrap().segment), (2, 3));
+
+    fs.set_contents(&segment_path(3), &newest);
+    assert_eq!(payloads(&open(&fs).unwrap().1), expected(3));
+}
+
+#[test]
+fn a_log_that_has_lost_its_newest_segment_goes_on_without_it_on_the_operators_word() {
+    let fs = FaultFileSystem::new();
+    without_the_newest(&fs);
+    let keep = LogOptions { on_corruption: OnCorruption::KeepBefore, ..small() };
+    let (log, seen) = open_on(Arc::new(fs.clone()), Path::new(DIRECTORY), keep).unwrap();
+    assert_eq!(payloads(&seen), expected(2));
+    assert_eq!(log.recovery().given_up.clone().unwrap().path, segment_path(3));
+    assert_eq!(log.append(1, &payload(2, 100)).unwrap().segment, 4, "no number is used twice");
+    drop(log);
+    fs.crash(Keep::Synced);
+    assert_eq!(payloads(&open(&fs).unwrap().1), expected(3));
+}
+
+#[test]
+fn a_log_that_has_lost_its_only_segment_is_refused() {
+    let fs = FaultFileSystem::new();
+    ten_frames(&fs);
+    fs.remove(&segment_path(1)).unwrap();
+    let error = open_error(&fs).to_string();
+    assert!(error.contains("segment 1 offset 0") && error.contains("missing"), "{error}");
+}
+
+#[test]
+fn a_log_without_a_mark_of_its_newest_segment_opens_and_gets_one() {
+    let fs = FaultFileSystem::new();
+    ten_frames(&fs);
+    let mark = Path::new(DIRECTORY).join("00000000000000000001.log.newest");
+    fs.remove(&mark).unwrap();
+    assert_eq!(open(&fs).unwrap().1.len(), 10);
+    fs.crash(Keep::Synced);
+    fs.remove(&segment_path(1)).unwrap();
+    assert_eq!(open_error(&fs).kind(), ErrorKind::Corrupt);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use millpond_wal::fs::FileSystem;
 use millpond_wal::fs::fault::{Call, EIO, Effect, FaultFileSystem, Keep};
 use millpond_wal::{ErrorKind, Log, LogOptions, Position, scan};
 use proptest::prelude::*;
@@ -26,6 +27,8 @@ pub(crate) enum Step {
     Kill,
     /// The power fails between two calls.
     PowerFailure(Keep),
+    /// So it ends, and the file of the newest segment is missing when the log is opened; then it is put back.
+    NewestIsMissing(Keep),
     /// The power fails, or the process dies, in the midst of the append after so many changes.
     DieDuringAppend(u64, Vec<usize>, Keep),
     DieDuringRelease(u64, Keep),
@@ -55,6 +58,7 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::CloseAndOpen),
         1 => Just(Step::Kill),
         3 => keep().prop_map(Step::PowerFailure),
+        2 => keep().prop_map(Step::NewestIsMissing),
         4 => (0_u64..12, lengths(), keep()).prop_map(|(after, lengths, keep)| Step::DieDuringAppend(after, lengths, keep)),
         1 => (0_u64..6, keep()).prop_map(|(after, keep)| Step::DieDuringRelease(after, keep)),
         2 => (0_u64..8, keep()).prop_map(|(after, keep)| Step::DieDuringOpen(after, keep)),
@@ -138,6 +142,7 @@ impl Machine {
             }
             Step::Kill => self.crash(Keep::Everything),
             Step::PowerFailure(keep) => self.crash(*keep),
+            Step::NewestIsMissing(keep) => self.newest_is_missing(*keep),
             Step::DieDuringAppend(after, lengths, keep) => {
                 self.fs.stop_after(*after);
                 self.append(lengths)?;
@@ -258,6 +263,32 @@ impl Machine {
         }
         self.first_sequence += gone as u64;
         Ok(())
+    }
+
+    /// A log whose newest segment holds a frame does not open without it, and has done no harm when it is put back.
+    fn newest_is_missing(&mut self, keep: Keep) -> Outcome {
+        self.fs.crash(keep);
+        self.log = None;
+        self.fs.set_capacity(None);
+        let (fs, directory) = (self.fs.clone(), Path::new(DIRECTORY));
+        let mut in_newest = None;
+        let report = scan(&fs, directory, &mut |frame| {
+            in_newest = Some(frame.position.segment);
+            Ok(())
+        });
+        let report = report.map_err(|error| TestCaseError::fail(format!("cannot scan: {error}")))?;
+        let newest = report.end.segment;
+        if newest > 0 && in_newest == Some(newest) {
+            let path = crate::common::segment_path(newest);
+            let bytes = fs.contents(&path);
+            fs.remove(&path).expect("it is there");
+            let opened = open_on(Arc::new(fs.clone()), directory, options());
+            let error = opened.err().map(|error| error.to_string()).unwrap_or_default();
+            let name = format!("{newest:020}.log");
+            prop_assert!(error.contains(&name), "opened without segment {newest}, or said `{error}`");
+            fs.set_contents(&path, &bytes);
+        }
+        self.open()
     }
 
     fn crash(&mut self, keep: Keep) -> Outcome {

@@ -32,6 +32,11 @@ pub(super) fn segments(input: &[u8]) {
         fs.set_contents(&path(number), &bytes);
         previous = end;
     }
+    // The mark of the newest segment: of one that is there, or of one that is missing.
+    if flags & 2 == 2 {
+        let marked = u64::from(flags >> 2) % 5 + 1;
+        fs.set_contents(&Path::new(DIRECTORY).join(format!("{marked:020}.log.newest")), b"");
+    }
     walk(&fs, if flags & 1 == 1 { OnCorruption::KeepBefore } else { OnCorruption::Refuse });
 }
 
