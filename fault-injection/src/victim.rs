@@ -46,8 +46,6 @@ pub struct Setup {
     pub batch_limit_bytes: u64,
     /// The most records of a Kafka partition a batch; `None` for no limit.
     pub partition_limit_records: Option<u64>,
-    /// The remember window of input files, in seconds.
-    pub remember_files_s: u64,
     /// Threads that compute.
     pub threads: usize,
     /// Partitions of a shuffle.
@@ -124,7 +122,6 @@ impl Setup {
             from_latest: false,
             batch_limit_bytes: 400,
             partition_limit_records: None,
-            remember_files_s: 60,
             threads: 2,
             partitions: 2,
             poison: Poison::None,

@@ -11,6 +11,12 @@ pub trait Clock: Send + Sync + 'static {
     /// the clock, which then calls what [`on_change`](Clock::on_change) was given.
     fn until(&self, time_ms: u64) -> Option<Duration>;
 
+    /// What the system's clock shows now, also where it was set while [`now_ms`](Clock::now_ms) counted on; files bear its times. Milliseconds since the
+    /// epoch. The default is `now_ms`.
+    fn wall_ms(&self) -> u64 {
+        self.now_ms()
+    }
+
     /// Called after each jump of a clock that does not run by itself. The default does nothing.
     fn on_change(&self, wake: Box<dyn Fn() + Send + Sync>) {
         drop(wake);
@@ -27,11 +33,15 @@ pub struct SystemClock {
 
 impl SystemClock {
     /// A clock that starts at the system's time.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
     pub fn new() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        SystemClock { started: Instant::now(), started_ms: since_epoch.as_millis() as u64 }
+        SystemClock { started: Instant::now(), started_ms: system_ms() }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
+fn system_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 impl Default for SystemClock {
@@ -48,5 +58,9 @@ impl Clock for SystemClock {
     fn until(&self, time_ms: u64) -> Option<Duration> {
         let now = Duration::from_millis(self.started_ms) + self.started.elapsed();
         Some(Duration::from_millis(time_ms).saturating_sub(now))
+    }
+
+    fn wall_ms(&self) -> u64 {
+        system_ms()
     }
 }

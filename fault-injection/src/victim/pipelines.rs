@@ -72,10 +72,7 @@ pub(super) fn describe(setup: &Setup, graph: &Graph<'_>) -> millpond::Result<Opt
 }
 
 fn files<'g>(setup: &Setup, graph: &Graph<'g>) -> DStream<'g, String> {
-    let source = FileSource::directory(&setup.input)
-        .existing_files(true)
-        .batch_limit_bytes(setup.batch_limit_bytes)
-        .remember_window(Duration::from_secs(setup.remember_files_s));
+    let source = FileSource::directory(&setup.input).existing_files(true).batch_limit_bytes(setup.batch_limit_bytes);
     graph.source("lines", source)
 }
 

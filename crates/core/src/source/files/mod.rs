@@ -34,10 +34,11 @@ use self::decode::{Decoder, EachRecord, Framing, Run, text};
 use self::listing::{Filter, Found, Place, cannot, not_hidden};
 use self::partition::{FilePartition, open};
 use self::plan::Range;
-use self::progress::{Candidate, Progress, Window};
+use self::progress::{At, Candidate, Candidates, Progress, Window};
 use super::planned::PlannedBatches;
 use super::refusal::{Chunks, OnRefused};
 use super::{FedRecord, Plan, PlanRequest, Replay, Source, SourceEvents, SourceOutput, SourcePartition, SourceStart};
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::BatchTime;
 
@@ -51,6 +52,10 @@ const PLAN_LIMIT_BYTES: usize = 2 << 20;
 /// [remember window](FileSource::remember_window) before t and not after t, and it was not taken before. So a file
 /// must be written elsewhere on the same file system and moved into place whole, and not be changed then. It may be
 /// deleted when a checkpoint holds its last batch.
+///
+/// Where the system's clock is set back, batch times run ahead of it; the window then goes by the clock. Files that were
+/// there before are told from new ones as long as the source runs. At its next start they cannot be told apart: then an
+/// error names them, and none of them is taken.
 ///
 /// Replayable: exactly-once.
 ///
@@ -84,6 +89,9 @@ struct Running {
     progress: Progress,
     planned: PlannedBatches,
     first_start: BatchTime,
+    clock: Arc<dyn Clock>,
+    /// The files before the window, as the last look found them; `None` before the first.
+    passed: Option<Vec<PathBuf>>,
     events: SourceEvents,
     /// Changed files that have been reported.
     reported: HashSet<PathBuf>,
@@ -239,13 +247,19 @@ impl<T: Send + 'static> FileSource<T> {
         let (remember, existing) = (self.remember, self.existing);
         let running = self.running()?;
         let window = Window { first_start: running.first_start, remember, existing };
-        let candidates = running.progress.candidates(request.time, request.interval, window, found)?;
-        running.report(candidates.changed);
+        let clock = BatchTime::from_ms(running.clock.wall_ms());
+        let at = At { time: request.time, interval: request.interval, clock };
+        let candidates = running.progress.candidates(at, window, found, running.passed.as_deref())?;
+        running.check_remembered(candidates.remembered, remembered_limit)?;
+        let Candidates { files, changed, passed, unknown, .. } = candidates;
+        running.passed = Some(passed);
+        running.report(changed);
+        running.report_unknown(&unknown);
 
         let mut partitions = Partitions { limit_bytes: piece_bytes, ..Partitions::default() };
         let mut position_bytes = running.progress.remembered_bytes();
         let mut full = false;
-        for Candidate { found, offset } in candidates.files {
+        for Candidate { found, offset } in files {
             let records_left = request.max_records.unwrap_or(u64::MAX) - partitions.records;
             let limits = Limits {
                 bytes: batch_bytes - partitions.bytes.min(batch_bytes),
@@ -356,6 +370,45 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Fails where the clock was set back and so many old files are to be remembered that new ones would have to wait for long.
+    fn check_remembered(&self, old: usize, limit: usize) -> Result<()> {
+        let bytes = self.progress.remembered_bytes();
+        if old == 0 || (self.progress.remembered() <= limit / 2 && bytes <= PLAN_LIMIT_BYTES / 2) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Configuration,
+            format!(
+                "the system's clock was set back, and {old} files with mtimes that it has yet to pass must be remembered, with others {} files \
+                 and {bytes} bytes a plan. Move files that were read out of the directory, or allow more: `remembered_files_limit` is {limit}, \
+                 of which half may be used so, and half of {PLAN_LIMIT_BYTES} bytes",
+                self.progress.remembered()
+            ),
+        ))
+    }
+
+    /// Tells of files that came before the clock was set back or after it.
+    fn report_unknown(&self, files: &[PathBuf]) {
+        if files.is_empty() {
+            return;
+        }
+        let shown: Vec<String> = files.iter().take(10).map(|path| path.display().to_string()).collect();
+        let more = match files.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        self.events.error(Error::new(
+            ErrorKind::Configuration,
+            format!(
+                "the system's clock was set back since the last batch was planned, and by their mtimes it cannot be said whether these files came \
+                 before that or after: {}{more}. They are taken for read; put those that are new in place once more, under another name",
+                shown.join(", ")
+            ),
+        ));
+    }
+}
+
 impl<T: Send + 'static> Source for FileSource<T> {
     type Item = T;
 
@@ -380,6 +433,8 @@ impl<T: Send + 'static> Source for FileSource<T> {
             progress: start.positions.as_deref().map(Progress::from_positions).transpose()?.unwrap_or_default(),
             planned: PlannedBatches::default(),
             first_start: start.first_start,
+            clock: start.clock,
+            passed: None,
             events: start.events,
             reported: HashSet::new(),
             receiving: true,

@@ -5,10 +5,12 @@
 //! pause the window reaches back to the batch before the pause, and a file that did not fit into its
 //! batch keeps its place until it does.
 //!
-//! Only files behind the window's lower edge have to be remembered: what is before it is never
-//! looked at again.
+//! Only files behind the window's lower edge have to be remembered: what is before it is not looked
+//! at again, unless the system's clock is set back. Batch times do not follow it then, the mtimes of
+//! new files do. So the window reaches back to where the clock stands, and what the last listing
+//! showed there is remembered: it has been taken, or was too old.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,7 +50,7 @@ impl Taken {
 /// How far the source has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// Files before this place are never looked at again.
+    /// Files before this place are not looked at.
     low: Place,
     /// The newest planned batch; `None` before the first.
     planned: Option<BatchTime>,
@@ -66,6 +68,15 @@ pub(crate) struct Window {
     pub(crate) existing: bool,
 }
 
+/// The batch that takes files, and when that is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    pub(crate) time: BatchTime,
+    pub(crate) interval: Duration,
+    /// What the system's clock shows. Files bear its times; batch times run ahead of it where it was set back.
+    pub(crate) clock: BatchTime,
+}
+
 /// A file that the batch may take, and from where.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
@@ -73,27 +84,36 @@ pub(crate) struct Candidate {
     pub(crate) offset: u64,
 }
 
-/// The candidates of a batch, in order, and files that were changed after they had been taken.
+/// The candidates of a batch, in order, and what else was seen.
 #[derive(Debug, Default)]
 pub(crate) struct Candidates {
     pub(crate) files: Vec<Candidate>,
+    /// Changed after they had been taken.
     pub(crate) changed: Vec<PathBuf>,
+    /// Before the window, and not remembered.
+    pub(crate) passed: Vec<PathBuf>,
+    /// The clock was found set back, and nobody knows whether these came before or after that: they are passed over.
+    pub(crate) unknown: Vec<PathBuf>,
+    /// How many files from before the window are remembered because the clock was set back.
+    pub(crate) remembered: usize,
 }
 
 impl Progress {
-    /// The files that a batch may take. Moves the window on.
+    /// The files that a batch may take. Moves the window on. `passed` is what the last look passed over, `None` at the first of this process.
     ///
     /// # Errors
     /// A file of which only a part has been taken has changed or gone.
     pub(crate) fn candidates(
         &mut self,
-        time: BatchTime,
-        interval: Duration,
+        at: At,
         window: Window,
         found: Vec<Found>,
+        passed: Option<&[PathBuf]>,
     ) -> Result<Candidates> {
-        self.move_window(time, interval, window);
         let mut candidates = Candidates::default();
+        if let Some(before) = self.move_window(at, window) {
+            self.remember_passed(&before, &found, passed, &mut candidates);
+        }
         let mut unfinished: BTreeMap<&Path, &Taken> = self
             .files
             .iter()
@@ -114,7 +134,9 @@ impl Progress {
                 continue;
             }
             let in_window = (file.mtime_ns, file.path.as_path()) >= (self.low.0, self.low.1.as_path());
-            if in_window && file.mtime_ns / 1_000_000 <= time.as_ms() {
+            if !in_window {
+                candidates.passed.push(file.path);
+            } else if file.mtime_ns / 1_000_000 <= at.time.as_ms() {
                 candidates.files.push(Candidate { offset: 0, found: file });
             }
         }
@@ -129,24 +151,56 @@ impl Progress {
         Ok(candidates)
     }
 
-    /// Moves the lower edge up to where the batch's window begins, and forgets the files before it.
-    fn move_window(&mut self, time: BatchTime, interval: Duration, window: Window) {
+    /// Moves the lower edge to where the batch's window begins: up, and forgets the files before it; or back where the clock was
+    /// set back, and gives where it was.
+    fn move_window(&mut self, at: At, window: Window) -> Option<Place> {
+        let At { time, interval, clock } = at;
         let after = |time: BatchTime| ((time.as_ms() + 1) * 1_000_000, PathBuf::new());
         let begins = match self.planned {
             None if window.existing => Place::default(),
             None => after(window.first_start.max(time - window.remember)),
             Some(before) => {
-                let begins = after(time.min(before + interval) - window.remember);
+                let begins = after(time.min(before + interval).min(clock) - window.remember);
                 self.backlog.take().map_or(begins.clone(), |backlog| backlog.min(begins))
             }
         };
         self.backlog = None;
+        let was_set_back = self.planned.is_some_and(|before| clock < time.min(before + interval));
         self.planned = Some(time);
+        if was_set_back && begins < self.low {
+            return Some(std::mem::replace(&mut self.low, begins));
+        }
         if begins > self.low {
             self.low = begins;
             let low = &self.low;
             self.files
                 .retain(|path, taken| !taken.is_done() || (taken.mtime_ns, path.as_path()) >= (low.0, low.1.as_path()));
+        }
+        None
+    }
+
+    /// The window reaches back behind `before`, where it began: files there that the last look passed over are none of it.
+    fn remember_passed(
+        &mut self,
+        before: &Place,
+        found: &[Found],
+        passed: Option<&[PathBuf]>,
+        candidates: &mut Candidates,
+    ) {
+        let passed: Option<HashSet<&PathBuf>> = passed.map(|passed| passed.iter().collect());
+        let (low, end) = ((self.low.0, self.low.1.as_path()), (before.0, before.1.as_path()));
+        for file in found {
+            let place = (file.mtime_ns, file.path.as_path());
+            let is_new = passed.as_ref().is_some_and(|passed| !passed.contains(&file.path));
+            if place < low || place >= end || is_new || self.files.contains_key(&file.path) {
+                continue;
+            }
+            if passed.is_none() {
+                candidates.unknown.push(file.path.clone());
+            }
+            candidates.remembered += 1;
+            let done = Taken { size: file.size, mtime_ns: file.mtime_ns, offset: file.size };
+            self.files.insert(file.path.clone(), done);
         }
     }
 

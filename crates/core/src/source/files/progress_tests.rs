@@ -8,9 +8,15 @@ fn file(name: &str, mtime_ms: u64) -> Found {
     Found { path: PathBuf::from(name), size: 10, mtime_ns: mtime_ms * 1_000_000 }
 }
 
+/// A batch that is planned when the clock stands at its time.
+fn at(time_ms: u64) -> At {
+    let time = BatchTime::from_ms(time_ms);
+    At { time, interval: INTERVAL, clock: time }
+}
+
 /// Plans a batch in which everything that may be taken is taken whole; gives the names.
 fn take_all(progress: &mut Progress, time_ms: u64, window: Window, found: &[Found]) -> Vec<String> {
-    let candidates = progress.candidates(BatchTime::from_ms(time_ms), INTERVAL, window, found.to_vec()).unwrap();
+    let candidates = progress.candidates(at(time_ms), window, found.to_vec(), None).unwrap();
     candidates
         .files
         .into_iter()
@@ -67,8 +73,7 @@ fn what_did_not_fit_keeps_its_place_however_long_it_takes() {
     for (time, name) in [(2_000, "a"), (200_000, "b"), (400_000, "c")] {
         // One file a batch; each time the process restarts.
         progress = Progress::from_positions(&progress.positions()).unwrap();
-        let candidates =
-            progress.candidates(BatchTime::from_ms(time), INTERVAL, NEW_ONLY, found.to_vec()).unwrap().files;
+        let candidates = progress.candidates(at(time), NEW_ONLY, found.to_vec(), None).unwrap().files;
         assert_eq!(candidates[0].found.path, Path::new(name));
         progress.take(&candidates[0].found, 10);
         candidates[1..].iter().for_each(|candidate| progress.hold_back(&candidate.found));
@@ -88,17 +93,16 @@ fn a_pause_loses_no_file_that_came_in_it() {
 fn h24_a_file_begun_goes_on_and_must_not_change() {
     let mut progress = Progress::default();
     let found = file("large", 1500);
-    progress.candidates(BatchTime::from_ms(2000), INTERVAL, NEW_ONLY, vec![found.clone()]).unwrap();
+    progress.candidates(at(2000), NEW_ONLY, vec![found.clone()], None).unwrap();
     progress.take(&found, 4);
     let mut restarted = Progress::from_positions(&progress.positions()).unwrap();
-    let candidates =
-        restarted.candidates(BatchTime::from_ms(500_000), INTERVAL, NEW_ONLY, vec![found.clone()]).unwrap();
+    let candidates = restarted.candidates(at(500_000), NEW_ONLY, vec![found.clone()], None).unwrap();
     assert_eq!(candidates.files, [Candidate { found: found.clone(), offset: 4 }]);
 
     let grown = Found { size: 11, ..found };
-    let error = progress.clone().candidates(BatchTime::from_ms(3000), INTERVAL, NEW_ONLY, vec![grown]).unwrap_err();
+    let error = progress.clone().candidates(at(3000), NEW_ONLY, vec![grown], None).unwrap_err();
     assert!(error.to_string().starts_with("large has changed"), "{error}");
-    let error = progress.candidates(BatchTime::from_ms(3000), INTERVAL, NEW_ONLY, vec![]).unwrap_err();
+    let error = progress.candidates(at(3000), NEW_ONLY, vec![], None).unwrap_err();
     assert!(error.to_string().starts_with("large has gone"), "{error}");
     assert_eq!(error.kind(), ErrorKind::Restore);
 }
@@ -107,8 +111,66 @@ fn h24_a_file_begun_goes_on_and_must_not_change() {
 fn a_change_after_a_file_was_taken_is_told_and_not_read() {
     let mut progress = Progress::default();
     take_all(&mut progress, 2000, NEW_ONLY, &[file("a", 1500)]);
-    let candidates = progress.candidates(BatchTime::from_ms(3000), INTERVAL, NEW_ONLY, vec![file("a", 2500)]).unwrap();
+    let candidates = progress.candidates(at(3000), NEW_ONLY, vec![file("a", 2500)], None).unwrap();
     assert_eq!((candidates.files, candidates.changed), (vec![], vec![PathBuf::from("a")]));
+}
+
+#[test]
+fn where_the_clock_was_set_back_the_window_goes_by_it_and_what_was_there_stays_read() {
+    let hour = 3_600_000;
+    let mut progress = Progress::default();
+    let mut found: Vec<Found> = (0..6).map(|n| file(&format!("old-{n}"), hour + n * 30_000 + 500)).collect();
+    let plan =
+        |progress: &mut Progress, passed: &mut Option<Vec<PathBuf>>, time: u64, clock_ms: u64, found: &[Found]| {
+            let at = At { clock: BatchTime::from_ms(clock_ms), ..at(time) };
+            let candidates = progress.candidates(at, NEW_ONLY, found.to_vec(), passed.as_deref()).unwrap();
+            *passed = Some(candidates.passed);
+            let mut taken = Vec::new();
+            for Candidate { found, .. } in candidates.files {
+                progress.take(&found, found.size);
+                taken.push(found.path.display().to_string());
+            }
+            (taken, candidates.remembered)
+        };
+    let (mut time, mut passed) = (hour, None);
+    for _ in 0..200 {
+        time += 1000;
+        plan(&mut progress, &mut passed, time, time, &found);
+    }
+    assert!(progress.remembered() < 6, "the oldest are forgotten");
+    // An hour back: files bear times from before all that were read.
+    for n in 0..4 {
+        time += 1000;
+        let clock = time - hour;
+        found.push(file(&format!("new-{n}"), clock - 300));
+        let (taken, remembered) = plan(&mut progress, &mut passed, time, clock, &found);
+        assert_eq!((taken, remembered > 0), (vec![format!("new-{n}")], n == 0));
+        // Also over a restart, whose first look knows nothing of the last one.
+        (progress, passed) = (Progress::from_positions(&progress.positions()).unwrap(), None);
+    }
+    // While the clock comes to where it was, and passes it.
+    for n in 0..5000 {
+        time += 1000;
+        assert_eq!(plan(&mut progress, &mut passed, time, time - hour, &found).0, [""; 0], "batch {n}");
+    }
+    assert_eq!(progress.remembered(), 0, "all are older than the window by now");
+}
+
+#[test]
+fn files_that_may_have_come_before_the_clock_was_set_back_or_after_are_named() {
+    let mut progress = Progress::default();
+    let old = file("old", 100_000);
+    take_all(&mut progress, 101_000, NEW_ONLY, std::slice::from_ref(&old));
+    take_all(&mut progress, 900_000, NEW_ONLY, std::slice::from_ref(&old));
+    take_all(&mut progress, 901_000, NEW_ONLY, std::slice::from_ref(&old));
+    assert_eq!(progress.remembered(), 0);
+    let mut restarted = Progress::from_positions(&progress.positions()).unwrap();
+    let back = |time: u64| At { clock: BatchTime::from_ms(time - 800_000), ..at(time) };
+    let found = vec![old, file("new", 101_500)];
+    let first = restarted.candidates(back(902_000), NEW_ONLY, found.clone(), None).unwrap();
+    assert_eq!((first.files, first.unknown), (vec![], vec![PathBuf::from("old"), PathBuf::from("new")]));
+    let next = restarted.candidates(back(903_000), NEW_ONLY, found, Some(&first.passed)).unwrap();
+    assert_eq!((next.files, next.unknown), (vec![], vec![]));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use tempfile::TempDir;
 
 use super::*;
-use crate::source::testing::{Collected, collect, started};
+use crate::source::testing::{Collected, ManualClock, collect, started};
 use crate::source::{PlanRequest, SourceEvent};
 
 struct Folder(TempDir);
@@ -320,6 +320,33 @@ fn more_files_than_may_be_remembered_wait() {
         all.extend(read(&mut source, &plan).records);
     }
     assert_eq!(all.concat(), "0123456789");
+}
+
+#[test]
+fn new_files_are_taken_after_the_clock_was_set_back_and_too_many_old_ones_are_an_error() {
+    let hour = 3_600_000;
+    for (limit, taken) in [(20, true), (18, false)] {
+        let folder = Folder::new();
+        let clock = Arc::new(ManualClock::default());
+        let files = FileSource::directory(folder.path()).remembered_files_limit(limit);
+        let mut source = crate::source::testing::started_with(files, None, |start| start.clock = clock.clone());
+        for n in 1..=10 {
+            let time = hour + n * 100_000;
+            folder.put(&format!("old-{n}"), "old\n", time - 500);
+            clock.set_ms(time);
+            assert_eq!(batch(&mut source, time), ["old"]);
+        }
+        clock.set_ms(hour);
+        folder.put("new", "new\n", hour - 500);
+        let time = hour + 10 * 100_000 + 1000;
+        if taken {
+            assert_eq!(batch(&mut source, time), ["new"]);
+        } else {
+            let error = source.plan(&request(time)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(error.to_string().contains("`remembered_files_limit` is 18"), "{error}");
+        }
+    }
 }
 
 #[test]
