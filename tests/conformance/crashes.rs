@@ -152,3 +152,43 @@ fn h18_missed_batches_that_change_more_state_than_memory_takes_are_each_computed
         assert_eq!(batch, keys.iter().map(|key| (*key, age)).collect::<Vec<_>>(), "batch {age}");
     }
 }
+
+#[test]
+fn h18_a_stretch_that_was_planned_in_plenty_of_memory_is_computed_again_in_next_to_none() {
+    let bench = Bench::new();
+    let keys: Vec<u64> = (0..3000).collect();
+    let queue = queue_of(vec![keys.clone()]);
+    let start = |memory_limit_bytes| {
+        let builder = bench.builder().checkpoint_interval(seconds(1000)).memory_limit_bytes(memory_limit_bytes);
+        let context = builder.open(|graph| {
+            let records = graph.source("in", source(&queue)).map(|key: u64| (key, 1_i64));
+            records
+                .clone()
+                .update_state_by_key("ages", |_, age: Option<u64>| Some(age.unwrap_or(0) + 1))
+                .sink_json("out", bench.collection.sink());
+            records
+                .reduce_by_key_and_window("w", |a, b| a + b, |a, b| a - b, seconds(4), seconds(1))
+                .sink_json("window", bench.collection.sink());
+            Ok(())
+        });
+        context.and_then(StreamingContext::start).expect("it starts")
+    };
+    let running = start(512 << 20);
+    bench.tick(&running);
+    running.stop().expect("it stops");
+    // Away for five batches, which are one plan then.
+    bench.clock.advance(seconds(5));
+    let running = start(512 << 20);
+    running.await_committed(BatchTime::from_ms(6000), LIMIT).expect("the missed batches commit");
+    running.stop().expect("it stops");
+    let sizes: Vec<usize> = bench.outputs::<(u64, u64)>("out", 6).iter().map(Vec::len).collect();
+    assert_eq!(sizes, [3000, 0, 0, 0, 0, 5 * 3000], "planned as one");
+    // All is to be computed again, and has to meet the digests of what is committed.
+    let running = start(1 << 10);
+    bench.tick(&running);
+    running.stop_gracefully().expect("it stops");
+    let ages = sorted(bench.outputs::<(u64, u64)>("out", 7));
+    assert_eq!(ages[6], keys.iter().map(|key| (*key, 7)).collect::<Vec<_>>());
+    let sums = sorted(bench.outputs::<(u64, i64)>("window", 7));
+    assert_eq!(sums[6], keys.iter().map(|key| (*key, 0)).collect::<Vec<_>>(), "the window has passed the records");
+}

@@ -38,12 +38,13 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
             prop_oneof![Just(512 << 20), Just(1 << 10)],
             prop::collection::vec(death.clone(), batches),
         )
-            .prop_map(|(input, length, slide, checkpoint_every, memory_limit_bytes, mut deaths)| {
-                if memory_limit_bytes < 1 << 20 {
-                    // A stretch of missed batches is computed without a pause in which changes could be brought to disk.
-                    deaths.iter_mut().flatten().for_each(|away| *away = 0);
-                }
-                Scenario { input, length, slide, checkpoint_every, memory_limit_bytes, deaths }
+            .prop_map(|(input, length, slide, checkpoint_every, memory_limit_bytes, deaths)| Scenario {
+                input,
+                length,
+                slide,
+                checkpoint_every,
+                memory_limit_bytes,
+                deaths,
             })
     })
 }

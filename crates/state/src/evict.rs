@@ -19,7 +19,7 @@ impl<V: StateValue> Partition<V> {
     pub(crate) fn relieve(&mut self) -> Result<()> {
         self.evict_share();
         let shared = self.operator.shared.clone();
-        if shared.is_over() && self.bytes() > shared.share_bytes() && !self.dirty.is_empty() {
+        if shared.is_over() && self.bytes() > shared.share_bytes() && !self.dirty.is_empty() && shared.may_spill() {
             let outcome = self.spill_changes();
             shared.guard(outcome)?;
         }

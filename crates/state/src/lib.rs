@@ -20,7 +20,8 @@
 //! 6. If [`StateStore::over_limit`] says so after a batch: freeze it, wait for its commit, write behind,
 //!    [`StateStore::evict`], and only then run the next batch. A batch whose own changes exceed the limit
 //!    has put some into files beside the database; until those are written behind, their partitions
-//!    refuse to look up what is not in memory.
+//!    refuse to look up what is not in memory. A batch that has to, since it is several in one, says so first
+//!    ([`StateStore::hold_changes`]) and keeps its changes in memory.
 //!
 //! Calls out of this order are errors of kind [`ErrorKind::Misuse`] and change nothing. After a failed write the
 //! store is poisoned: every call fails until it is opened again from a snapshot.

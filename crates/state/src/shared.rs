@@ -7,7 +7,7 @@ use crate::memory::Meter;
 use crate::options::StoreOptions;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 pub(crate) struct Shared {
     pub(crate) database: Database,
@@ -22,6 +22,10 @@ pub(crate) struct Shared {
     pub(crate) written: AtomicU64,
     /// Number of the freeze that will carry the newest spilled changes.
     pub(crate) spilled: AtomicU64,
+    /// No changes are written beside the database, whatever memory they take; see [`hold_changes`](Self::hold_changes).
+    holding: AtomicBool,
+    /// That this exceeds the limit has been said.
+    excess_said: AtomicBool,
     /// Operators open.
     pub(crate) operators: AtomicU64,
     /// Partitions locked by tasks.
@@ -40,6 +44,8 @@ impl Shared {
             frozen: AtomicU64::new(0),
             written: AtomicU64::new(0),
             spilled: AtomicU64::new(0),
+            holding: AtomicBool::new(false),
+            excess_said: AtomicBool::new(false),
             operators: AtomicU64::new(0),
             tasks: AtomicU64::new(0),
             poison: OnceLock::new(),
@@ -56,6 +62,26 @@ impl Shared {
         self.spilled.load(Ordering::Acquire) > self.written.load(Ordering::Acquire)
     }
 
+    pub(crate) fn hold_changes(&self, held: bool) {
+        self.holding.store(held, Ordering::Release);
+        self.excess_said.store(false, Ordering::Release);
+    }
+
+    /// Whether changes that alone exceed the limit are written beside the database.
+    pub(crate) fn may_spill(&self) -> bool {
+        if !self.holding.load(Ordering::Acquire) {
+            return true;
+        }
+        if !self.excess_said.swap(true, Ordering::AcqRel) {
+            tracing::warn!(
+                limit_bytes = self.options.memory_limit_bytes,
+                bytes = self.meter.bytes(),
+                "several batches that were planned as one change more state than the memory limit takes: it is exceeded until they are committed"
+            );
+        }
+        false
+    }
+
     /// Memory must be set free now: from seven eighths of the limit on. The last eighth is for what the
     /// running tasks look up and for the encoding of changes.
     pub(crate) fn is_over(&self) -> bool {
@@ -69,7 +95,7 @@ impl Shared {
 
     /// Tables grow by reading ahead only up to here; the rest is for changes.
     pub(crate) fn has_room(&self) -> bool {
-        self.meter.bytes() < self.options.memory_limit_bytes / 4 * 3
+        self.meter.bytes() < self.options.memory_limit_bytes / 4 * 3 || !self.may_spill()
     }
 
     /// What a partition may take if all take the same.

@@ -297,6 +297,13 @@ impl StateStore {
         checkpoints.publish(linked, batch, shared.options.clone(), snapshots, meta)
     }
 
+    /// While changes are held, none are written beside the database: all keys can be looked up again and again, and what
+    /// changes takes more memory than the limit if need be, with a warning. For a batch whose tasks run several times, each on what the one
+    /// before changed. To be called between batches, when nothing lies beside the database; holds until it is taken back.
+    pub fn hold_changes(&self, held: bool) {
+        self.inner.shared.hold_changes(held);
+    }
+
     /// Bytes of decoded state in memory, frozen changes included.
     pub fn memory_bytes(&self) -> u64 {
         self.inner.shared.meter.bytes()
@@ -312,13 +319,16 @@ impl StateStore {
     /// If [`over_limit`](Self::over_limit), forgets keys that are in the database, until all tables take five eighths
     /// of the limit. Does nothing while a freeze has not been written behind, and passes over partitions that tasks hold.
     pub fn evict(&self) {
-        if !self.inner.shared.is_over() {
-            return;
-        }
+        let shared = &self.inner.shared;
         let open = lock(&self.inner.operators).open.clone();
-        for operator in open {
-            for index in 0..self.inner.shared.options.partitions {
-                operator.evict_partition(index);
+        // Each partition does its part of what is there when its turn comes. Far over the limit, as after held changes, that takes a few rounds.
+        let mut before = u64::MAX;
+        while shared.is_over() && shared.meter.bytes() < before {
+            before = shared.meter.bytes();
+            for operator in &open {
+                for index in 0..shared.options.partitions {
+                    operator.evict_partition(index);
+                }
             }
         }
     }

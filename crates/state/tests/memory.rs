@@ -187,6 +187,28 @@ fn h8_a_batch_whose_changes_exceed_the_limit_waits_beside_the_database_until_it_
 }
 
 #[test]
+fn held_changes_stay_in_memory_and_can_be_visited_again_before_they_are_written() {
+    const KEYS: u64 = 20_000;
+    let pond = limited(200 << 10);
+    let (store, sums) = pond.open_with::<(u64, String)>("sums");
+    touch(&store, &sums, 0..KEYS);
+    end_batch(&pond, &store, 1, true);
+    // Far more than 200 KiB of changes, three times in one batch.
+    store.hold_changes(true);
+    for _ in 0..3 {
+        let (visited, _) = visit(&store, &sums, |_| true, |_| false);
+        assert_eq!(visited, KEYS);
+    }
+    assert!(store.over_limit());
+    store.hold_changes(false);
+    end_batch(&pond, &store, 2, true);
+    assert!(store.memory_bytes() <= 200 << 10, "{}", store.memory_bytes());
+    let found = all(&sums);
+    assert_eq!(found.len(), KEYS as usize);
+    assert!(found.values().all(|value| value.0 == 4));
+}
+
+#[test]
 fn h8_changes_of_streamed_keys_are_gone_if_the_task_is_rolled_back() {
     const KEYS: u64 = 20_000;
     let pond = limited(200 << 10);
