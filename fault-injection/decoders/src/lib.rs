@@ -30,6 +30,8 @@ pub use targets::{TARGETS, Target, target};
 
 #[path = "../../../crates/core/src/bytes.rs"]
 pub mod bytes;
+#[path = "../../../crates/core/src/chunk.rs"]
+mod chunk;
 #[path = "../../../crates/core/src/error.rs"]
 mod error;
 #[path = "../../../crates/core/src/plan.rs"]
