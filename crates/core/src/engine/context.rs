@@ -4,14 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::unbounded;
 
 use super::actor::Runtime;
 use super::directory::Directory;
-use super::driver::{Driver, Message};
+use super::driver::Message;
 use super::manifest::Manifest;
 use super::observe::Observer;
-use super::recover::Start;
 use super::running::Running;
 use super::settings::Settings;
 use super::simulated::Simulated;
@@ -20,7 +19,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Speculation;
 use crate::listen::{Bus, StreamingListener};
-use crate::log::{BatchLog, Budget, LocalBatchLog};
+use crate::log::{BatchLog, LocalBatchLog};
 use crate::rate::Backpressure;
 use crate::simulation::Simulator;
 use crate::sink::{Guarantee, refuse_at_least_once};
@@ -310,16 +309,16 @@ fn check_guarantees(parts: &GraphParts) -> Result<()> {
 /// A context: a pipeline and its directory, opened and not started.
 #[must_use = "a context does nothing before `start`"]
 pub struct StreamingContext {
-    runtime: Runtime,
-    settings: Settings,
-    parts: GraphParts,
-    directory: Directory,
-    manifest: Manifest,
-    log: Arc<dyn BatchLog>,
-    clock: Arc<dyn Clock>,
-    status: Arc<Status>,
-    bus: Arc<Bus>,
-    observer: Observer,
+    pub(super) runtime: Runtime,
+    pub(super) settings: Settings,
+    pub(super) parts: GraphParts,
+    pub(super) directory: Directory,
+    pub(super) manifest: Manifest,
+    pub(super) log: Arc<dyn BatchLog>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) status: Arc<Status>,
+    pub(super) bus: Arc<Bus>,
+    pub(super) observer: Observer,
 }
 
 impl std::fmt::Debug for StreamingContext {
@@ -397,38 +396,6 @@ impl StreamingContext {
         });
         thread.map_err(|error| Error::new(ErrorKind::Retry, "cannot start the context's thread").with_source(error))?;
         Ok(running)
-    }
-
-    /// The driver of a context that is ready to go live; if there is none the status says why.
-    pub(super) fn recover(self, inbox: Receiver<Message>, outbox: Sender<Message>) -> Option<Driver> {
-        let budget = Budget::new(self.settings.waiting_limit_bytes);
-        let StreamingContext { runtime, settings, parts, directory, manifest, log, clock, status, bus, observer } =
-            self;
-        let (shown, listeners) = (status.clone(), bus.clone());
-        Start {
-            runtime,
-            settings,
-            parts,
-            directory,
-            manifest,
-            log,
-            clock,
-            status,
-            inbox,
-            outbox,
-            budget,
-            bus,
-            observer,
-        }
-        .recover()
-        .unwrap_or_else(|error| {
-            listeners.close();
-            shown.update(|shown| {
-                shown.state = ContextState::Stopped;
-                shown.failure = Some((error.kind(), error.to_string()));
-            });
-            None
-        })
     }
 
     /// Starts, and runs until SIGTERM or SIGINT, which stop it gracefully, or until it fails.

@@ -24,6 +24,7 @@ mod running;
 pub(crate) mod savepoint;
 mod settings;
 mod simulated;
+mod start;
 mod status;
 mod totals;
 mod workers;
