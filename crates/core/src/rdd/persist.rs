@@ -202,8 +202,9 @@ impl<T: Send + 'static> Persisted<T> {
     /// The records of a partition behind the first `given`, from the lineage.
     fn compute_again(&self, partition: usize, given: u64, task: &Task, out: &mut Out<'_, T>, why: &str) -> Result<()> {
         let parent = self.parent().filter(|parent| parent.op.repeatable()).ok_or_else(|| {
+            // Not in place; the whole batch can, from the checkpoint.
             Error::new(
-                ErrorKind::Restart,
+                ErrorKind::Retry,
                 format!("{why}, and it cannot be computed again: keyed state has moved on since"),
             )
         })?;

@@ -142,7 +142,9 @@ pub(crate) fn read_values<T: DeserializeOwned>(
             return Err(damaged(path, &format!("is damaged behind {records} values")));
         }
         if count == 0 {
-            let whole = payload == records.to_le_bytes() && file.read(&mut [0]).is_ok_and(|more| more == 0);
+            let mut more = Vec::new();
+            file.by_ref().take(1).read_to_end(&mut more).map_err(|error| failed("read", path, error))?;
+            let whole = more.is_empty() && payload == records.to_le_bytes();
             return if whole { Ok(records) } else { Err(damaged(path, "does not end where it says")) };
         }
         let mut values = Vec::with_capacity((count as usize).min(chunk_len::<T>()));
@@ -187,4 +189,41 @@ fn read_exact(path: &Path, file: &mut impl Read, bytes: &mut [u8]) -> Result<()>
 
 pub(super) fn damaged(path: &Path, what: &str) -> Error {
     Error::new(ErrorKind::Restore, format!("{} {what}: save it again, or restore it", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct ThenFails<'a>(&'a [u8]);
+
+    impl Read for ThenFails<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buffer)? {
+                0 => Err(io::Error::other("the disk is gone")),
+                some => Ok(some),
+            }
+        }
+    }
+
+    impl Put for Vec<u8> {
+        fn put(&mut self, bytes: &[u8]) -> Result<()> {
+            self.extend_from_slice(bytes);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_to_its_end_is_no_damage() {
+        let mut bytes = Vec::new();
+        let mut writer = ObjectWriter::begin(&mut bytes, 0, 1).unwrap();
+        writer.write(&[1_u64, 2, 3]).unwrap();
+        writer.finish().unwrap();
+        for cut in HEADER_BYTES..=bytes.len() {
+            let mut file = ThenFails(&bytes[HEADER_BYTES..cut]);
+            let error = read_values::<u64>(Path::new("/a/file"), &mut file, &mut |_| Ok(())).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Retry, "cut at {cut}: {error}");
+            assert!(error.to_string().contains("cannot read /a/file"), "cut at {cut}: {error}");
+        }
+    }
 }
