@@ -86,6 +86,7 @@ impl Checkpoints {
         meta: Vec<u8>,
     ) -> Result<SnapshotInfo> {
         fail::fail_point!(crate::failpoints::CHECKPOINT_LINKED);
+        let was_tidy = self.retention.files_come();
         let mut named = Vec::new();
         // Files that come after the manifest that names them, as they must never.
         let mut late = Vec::new();
@@ -141,6 +142,7 @@ impl Checkpoints {
         // Known only now: of an unpublished snapshot the store may have lost files.
         self.known = tables;
         files::remove_directory(&linked.directory)?;
+        self.retention.all_named(was_tidy);
         self.retention.published(&manifest);
         let oldest_batch = self.retention.apply(snapshots, batch, options.retained_snapshots)?;
         Ok(SnapshotInfo {

@@ -34,9 +34,15 @@ pub(crate) fn replace(path: &Path, aside: &Path, bytes: &[u8], between: impl FnO
         file.write_all(bytes)?;
         file.sync_all()
     };
-    write().map_err(|error| Error::io("write", aside, error))?;
-    between();
-    fs::rename(aside, path).map_err(|error| Error::io("rename a file to", path, error))
+    let written = write().map_err(|error| Error::io("write", aside, error)).and_then(|()| {
+        between();
+        fs::rename(aside, path).map_err(|error| Error::io("rename a file to", path, error))
+    });
+    if written.is_err() {
+        // The disk may be full: what is there of it goes, if it can.
+        let _ = fs::remove_file(aside);
+    }
+    written
 }
 
 /// Removes a directory with all in it, if it is there.

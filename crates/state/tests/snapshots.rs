@@ -4,8 +4,8 @@ mod common;
 
 use common::*;
 use millpond_state::{
-    ErrorKind, LocalSnapshotStore, MemorySnapshotStore, Operator, OperatorSpec, Snapshot, SnapshotStore, StateStore,
-    StoreOptions, collect_garbage, conformance,
+    ErrorKind, LocalSnapshotStore, Manifest, MemorySnapshotStore, Operator, OperatorSpec, Snapshot, SnapshotStore,
+    StateStore, StoreOptions, collect_garbage, conformance,
 };
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
@@ -383,4 +383,59 @@ fn h27_creation_killed_after_any_step_is_completed_by_the_next_open() {
             pond.checkpoint(&store, 0);
         }
     }
+}
+
+/// The files that no manifest names.
+fn unnamed(snapshots: &dyn SnapshotStore) -> Vec<String> {
+    let manifests = snapshots.batches().unwrap().into_iter().map(|batch| snapshots.manifest(batch).unwrap());
+    let named: Vec<String> =
+        manifests.flat_map(|bytes| Manifest::decode(&bytes).unwrap().files).map(|file| file.name).collect();
+    let mut files = snapshots.files().unwrap();
+    files.retain(|name| !named.contains(name));
+    files
+}
+
+#[test]
+fn files_of_a_snapshot_that_came_to_nothing_or_was_replaced_go_with_the_next_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let snapshots = LocalSnapshotStore::open(&directory.path().join("snapshots")).unwrap();
+    let options = StoreOptions { shards: 4, partitions: 2, ..Default::default() };
+    let store = StateStore::open(&directory.path().join("live"), None, options).unwrap();
+    let counts = store.operator(OperatorSpec::<u64>::new("counts", "test")).unwrap();
+    let checkpoint = |batch: u64, key: &str| {
+        put(&store, &counts, &[(key, Some(batch))]);
+        store.write_behind(freeze(&store, batch)).unwrap();
+        store.checkpoint(batch, &snapshots, Vec::new()).unwrap();
+    };
+    let left = directory.path().join("left");
+    fs::write(&left, "of a recovery from inside").unwrap();
+    snapshots.put("left-1.sst", &left).unwrap();
+    checkpoint(1, "a");
+    assert_eq!(unnamed(&snapshots), [""; 0]);
+    // The same batch once more, with other files.
+    checkpoint(1, "b");
+    assert_eq!(unnamed(&snapshots), [""; 0]);
+    // Files are put, and the manifest cannot be.
+    let manifests = directory.path().join("snapshots/manifests");
+    fs::create_dir(manifests.join(format!(".{:020}.aside", 2))).unwrap();
+    put(&store, &counts, &[("c", Some(2))]);
+    store.write_behind(freeze(&store, 2)).unwrap();
+    store.checkpoint(2, &snapshots, Vec::new()).unwrap_err();
+    assert!(!unnamed(&snapshots).is_empty());
+    checkpoint(3, "d");
+    assert_eq!(unnamed(&snapshots), [""; 0]);
+}
+
+#[test]
+fn a_file_that_could_not_be_put_leaves_nothing_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("snapshots");
+    let snapshots = LocalSnapshotStore::open(&place).unwrap();
+    let from = directory.path().join("from");
+    fs::write(&from, "bytes").unwrap();
+    // A directory is in the way of the rename.
+    fs::create_dir(place.join("files/one-5.sst")).unwrap();
+    snapshots.put("one-5.sst", &from).unwrap_err();
+    let names: Vec<_> = fs::read_dir(place.join("files")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["one-5.sst"]);
 }

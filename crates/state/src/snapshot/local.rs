@@ -153,8 +153,14 @@ impl SnapshotStore for LocalSnapshotStore {
         let aside = self.directory.join("files").join(format!(".{name}.aside"));
         files::remove_file(&aside)?;
         self.unsynced.store(true, Ordering::Release);
-        link_or_copy(from, &aside, true, true)?;
-        fs::rename(&aside, &to).map_err(|error| Error::io("rename a file to", &to, error))?;
+        let linked = link_or_copy(from, &aside, true, true);
+        let put =
+            linked.and_then(|()| fs::rename(&aside, &to).map_err(|error| Error::io("rename a file to", &to, error)));
+        if put.is_err() {
+            // The disk may be full: what is there of it goes, if it can.
+            let _ = fs::remove_file(&aside);
+        }
+        put?;
         // A rename between two links of one file does nothing.
         files::remove_file(&aside)?;
         files::remove_file(&self.directory.join("bad").join(name))

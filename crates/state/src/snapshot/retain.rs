@@ -12,12 +12,28 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct Retention {
     /// The files that a sound manifest names, by batch.
     sound: BTreeMap<u64, Vec<String>>,
+    /// Whether no file can be there that no manifest names: not known before it was looked once.
+    tidy: bool,
 }
 
 impl Retention {
     /// A snapshot has been published that is known to be sound.
     pub(crate) fn published(&mut self, manifest: &Manifest) {
-        self.sound.insert(manifest.batch, manifest.files.iter().map(|file| file.name.clone()).collect());
+        let files: Vec<String> = manifest.files.iter().map(|file| file.name.clone()).collect();
+        // One of the same batch is gone; its files are not.
+        let others = self.sound.insert(manifest.batch, files.clone()).is_some_and(|before| before != files);
+        self.tidy &= !others;
+    }
+
+    /// Files are put that no manifest names yet. If it comes to nothing, they are in nobody's way but the disk's, until
+    /// [`apply`](Retention::apply) is called again. Gives what [`all_named`](Retention::all_named) wants.
+    pub(crate) fn files_come(&mut self) -> bool {
+        std::mem::replace(&mut self.tidy, false)
+    }
+
+    /// The manifest that names them is there.
+    pub(crate) fn all_named(&mut self, was_tidy: bool) {
+        self.tidy = was_tidy;
     }
 
     /// After the publishing of `newest`: deletes what is newer (from before a fall-back to an older
@@ -25,7 +41,7 @@ impl Retention {
     /// remaining manifest names. Returns the oldest batch left.
     pub(crate) fn apply(&mut self, store: &dyn SnapshotStore, newest: u64, keep: usize) -> Result<u64> {
         let bad: BTreeSet<String> = store.bad()?.into_iter().map(|(name, _)| name).collect();
-        let (mut kept, mut oldest, mut withdrawn, mut unknown) = (0, newest, false, false);
+        let (mut kept, mut oldest, mut unknown) = (0, newest, false);
         for batch in store.batches()?.into_iter().rev() {
             let stays = if batch > newest {
                 false
@@ -44,15 +60,16 @@ impl Retention {
                 kept += 1;
                 oldest = batch;
             } else {
-                store.withdraw(batch)?;
+                self.tidy = false;
                 self.sound.remove(&batch);
-                withdrawn = true;
+                store.withdraw(batch)?;
                 fail::fail_point!(crate::failpoints::CHECKPOINT_DELETED);
             }
         }
-        if withdrawn && !unknown {
+        if !self.tidy && !unknown {
             let named = self.sound.values().flatten().map(String::as_str).collect();
             delete_unnamed(store, &named)?;
+            self.tidy = true;
         }
         Ok(oldest)
     }
