@@ -4,7 +4,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build setup-test demo test example-service examples bench chaos simulate fuzz check fmt clippy doc deny
+.PHONY: help setup setup-build setup-test demo test example-service examples bench chaos disk-sweep simulate fuzz check fmt clippy doc deny
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r goal what; do printf '  make %-10s %s\n' "$$goal" "$$what"; done
@@ -44,6 +44,10 @@ chaos: setup-test ## faults at random; KILLS=100, MINUTES=10, SEED=1, FAULT=list
 	"$${CARGO_TARGET_DIR:-target}/debug/millpond-fault-injection" \
 		$(if $(KILLS),--kills $(KILLS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(FAULT),--fault $(FAULT)) $(if $(VICTIM),--victim $(VICTIM)) $(ARGS)
+
+disk-sweep: setup-test ## every call to the disk of a short life fails once; SEED=1, ARGS="--every 10 --workers 4"
+	cargo build --workspace --all-features --bin disk_sweep
+	"$${CARGO_TARGET_DIR:-target}/debug/disk_sweep" $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 simulate: setup-build ## simulated lives with faults from seeds; SECONDS=600, SEED=1
 	cargo run -p millpond-fault-injection --all-features --bin simulate -- \

@@ -115,7 +115,12 @@ impl<'b> Arena<'b> {
 /// Whether a pipeline reads from Kafka and writes to it.
 pub fn needs_broker(pipeline: Pipeline) -> bool {
     match pipeline {
-        Pipeline::Files | Pipeline::Spool | Pipeline::TwoFileSinks | Pipeline::FloatSums | Pipeline::Receivers => false,
+        Pipeline::Files
+        | Pipeline::PersistedFiles
+        | Pipeline::Spool
+        | Pipeline::TwoFileSinks
+        | Pipeline::FloatSums
+        | Pipeline::Receivers => false,
         Pipeline::KafkaCount
         | Pipeline::KafkaCopy
         | Pipeline::KafkaContent

@@ -7,6 +7,7 @@
 pub mod arena;
 pub mod controls;
 pub mod damage;
+pub mod disk_sweep;
 pub mod echoed;
 pub mod faults;
 pub mod files;

@@ -84,6 +84,8 @@ pub enum Pipeline {
     Files,
     /// Word count from a reliable receiver to files: blocks are logged whole.
     Spool,
+    /// As [`Files`](Pipeline::Files), with the counts of each batch persisted on disk.
+    PersistedFiles,
     /// Word count from files to two file sinks.
     TwoFileSinks,
     /// Sums of floating-point numbers by key from files to files: the order of additions shows.

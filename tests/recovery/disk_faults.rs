@@ -6,8 +6,6 @@ use millpond_fault_injection::files::Files;
 use millpond_fault_injection::points;
 use millpond_fault_injection::victim::Pipeline;
 use millpond_fault_injection::{Ended, Lineage, World, kill_at};
-use millpond_testkit::chaos::Seen;
-use millpond_testkit::chaos::disk::trouble::{FULL_DISKS, ONE_FAILURE, Part, Trouble};
 use millpond_testkit::chaos::disk::{Call, Disk, EIO, Effect, Rule};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -18,65 +16,6 @@ fn faulty(pipeline: Pipeline, seed: u64) -> (Files, Lineage, Disk) {
     let disk = Disk::under(world.place(), &["pond", "out"]).unwrap();
     disk.attach(&mut lineage);
     (world, lineage, disk)
-}
-
-/// How many calls a run meets that this trouble would begin at.
-fn calls_of(trouble: &Trouble, pipeline: Pipeline) -> u64 {
-    let (mut world, mut lineage, mut disk) = faulty(pipeline, 200);
-    let nothing = Rule::new(trouble.calls, Effect::Slow(0), trouble.part.paths(lineage.directory(), "out"));
-    disk.set(&[nothing]).unwrap();
-    world.feed().unwrap();
-    let mut process = lineage.start("").unwrap();
-    process.wait_while_alive(LIMIT, "all output", || world.is_complete()).unwrap();
-    disk.met(0).unwrap()
-}
-
-/// Inflicts a trouble at calls spread over a run, one application each; how often it was met, and how often it stopped the process.
-fn at_many_calls(trouble: &Trouble, pipeline: Pipeline, runs: u64) -> (u64, u64) {
-    let calls = calls_of(trouble, pipeline);
-    let (mut met, mut stopped) = (0, 0);
-    for run in 0..runs {
-        // The first at the start, the last behind what a first input needs.
-        let from = 1 + run * (calls + calls / 2) / (runs - 1);
-        let (mut world, mut lineage, mut disk) = faulty(pipeline, 201 + run);
-        let outcome = trouble.inflict(&mut disk, &mut lineage, &mut world, "out", from);
-        let outcome = outcome.unwrap_or_else(|found| panic!("{trouble:?} from call {from} on: {found}"));
-        trouble.check(&outcome).unwrap_or_else(|found| panic!("from call {from} on: {found}"));
-        met += u64::from(outcome.met);
-        stopped += u64::from(matches!(outcome.seen, Seen::Stopped(_)));
-        lineage.finish(&mut world).unwrap_or_else(|found| panic!("{trouble:?} from call {from} on: {found}"));
-    }
-    println!(
-        "{:?} {:?} {:?}: {calls} calls, met {met} times, stopped {stopped} times",
-        trouble.part, trouble.calls, trouble.effect
-    );
-    (met, stopped)
-}
-
-#[test]
-fn h20_a_disk_full_at_any_write_of_log_state_checkpoint_and_output_loses_nothing_and_there_is_room_again() {
-    for trouble in &FULL_DISKS {
-        let (met, _) = at_many_calls(trouble, Pipeline::Files, 6);
-        assert!(met >= 5, "{trouble:?} was met {met} times");
-    }
-}
-
-#[test]
-fn h20_a_disk_full_at_one_write_only_is_recovered_from_inside_of_the_process() {
-    for part in Part::ALL {
-        let full = FULL_DISKS.into_iter().find(|full| full.part == part).unwrap();
-        let trouble = Trouble { times: 1, live: millpond_testkit::chaos::Expected::Recovers, ..full };
-        let (met, _) = at_many_calls(&trouble, Pipeline::Spool, 4);
-        assert!(met >= 3, "{trouble:?} was met {met} times");
-    }
-}
-
-#[test]
-fn n10_one_sync_or_write_that_fails_poisons_the_log_and_is_recovered_from_elsewhere() {
-    for trouble in &ONE_FAILURE {
-        let (met, _) = at_many_calls(trouble, Pipeline::Files, 4);
-        assert!(met >= 3, "{trouble:?} was met {met} times");
-    }
 }
 
 #[test]

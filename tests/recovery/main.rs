@@ -7,6 +7,7 @@ mod controls;
 mod disk_damage;
 mod disk_faults;
 mod disk_power;
+mod disk_sweep;
 mod files;
 mod groups;
 mod hard_cases;

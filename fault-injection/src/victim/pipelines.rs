@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use millpond::kafka::{OwnedRecord, StartingOffsets};
 use millpond::prelude::*;
+use millpond::rdd::StorageLevel;
 use millpond::sink::Records;
 use millpond::source::{Pusher, ReceiverSource};
 
@@ -18,6 +19,10 @@ pub(super) fn describe(setup: &Setup, graph: &Graph<'_>) -> millpond::Result<Opt
     match setup.pipeline {
         Pipeline::Files => {
             count(setup, files(setup, graph)).sink_records("out", FileSink::text(&setup.output), encode_count);
+        }
+        Pipeline::PersistedFiles => {
+            let counts = count(setup, files(setup, graph)).persist(StorageLevel::Disk);
+            counts.sink_records("out", FileSink::text(&setup.output), encode_count);
         }
         Pipeline::TwoFileSinks => {
             let counts = count(setup, files(setup, graph));

@@ -1,6 +1,6 @@
 //! The faults of the disk and the clock: power that fails, disks that are full, fail or lag, a clock that jumps.
 
-use super::disk::trouble::{FULL_DISKS, ONE_FAILURE, Part, SYNCS, Trouble};
+use super::disk::trouble::{FAILING_SYNCS, FULL_DISKS, Part, SYNCS, Trouble};
 use super::disk::{Disk, Effect, Keep, Rule, keep_by_lot, lose_power_after};
 use super::{Expected, Fault, Needs, Result, Scene, Seen};
 
@@ -25,7 +25,7 @@ pub fn of_disk(outputs: Outputs) -> Vec<Fault> {
         let name = format!("{:?}-full", trouble.part).to_lowercase();
         faults.push(troubled(name, "the disk is full there, and has room again later", trouble, outputs));
     }
-    for trouble in ONE_FAILURE.into_iter().filter(is_there).filter(|trouble| trouble.calls == SYNCS) {
+    for trouble in FAILING_SYNCS.into_iter().filter(is_there) {
         let name = format!("{:?}-sync-fails", trouble.part).to_lowercase();
         faults.push(troubled(name, "a sync fails there, once", trouble, outputs));
     }

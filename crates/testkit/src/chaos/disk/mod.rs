@@ -36,7 +36,7 @@ mod journal;
 mod model;
 mod power;
 mod trace;
-pub mod trouble;
+pub(super) mod trouble;
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
