@@ -60,8 +60,6 @@ mod log {
 
 #[path = "../../../crates/core/src/rdd"]
 mod rdd {
-    pub(crate) const CHUNK: usize = 2048;
-
     pub(crate) mod save {
         pub(crate) mod chunks;
     }
