@@ -30,6 +30,8 @@ pub fn expected(failure: Failure, kind: Kind, phase: Phase) -> Expected {
         (Phase::Start, ..) | (_, Failure::NoMoreRoom, _) | (_, Failure::Change, Kind::Segment) => Expected::Either,
         (Phase::Live, Failure::Sync, Kind::Segment) => Expected::Stops,
         (_, Failure::Sync, Kind::Segment | Kind::LogDirectory) => Expected::Either,
+        // It is opened to be synced.
+        (_, Failure::Read, Kind::LogDirectory) => Expected::Either,
         _ => Expected::GoesOn,
     }
 }
