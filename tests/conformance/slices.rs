@@ -63,6 +63,44 @@ fn e1_what_is_remembered_no_more_is_an_error_that_says_so() {
 }
 
 #[test]
+fn e1_what_a_stream_downstream_remembers_or_a_window_holds_is_kept_of_its_parents_too() {
+    // What the stream is remembered for itself, what is made of it, and how long it is kept then.
+    type Downstream = (&'static str, u64, Option<u64>);
+    let cases: [(Downstream, u64); 4] = [
+        (("map", 0, None), 1),
+        // A window's own slide, and its length.
+        (("window", 3, None), 2 + 3),
+        (("window", 3, Some(4)), 4 + 3),
+        (("map", 0, Some(4)), 4),
+    ];
+    for (downstream, kept_s) in cases {
+        let bench = Bench::new();
+        let queue = queue_of((1..=12_i64).map(|n| vec![n]).collect());
+        let opened = bench.builder().open_with(|graph| {
+            let (numbers, slices) = graph.source("numbers", source(&queue)).remember(seconds(1));
+            let made = match downstream {
+                (_, 0, _) => numbers.map(|n| 10 * n),
+                (_, length, _) => numbers.map(|n| 10 * n).window("w", seconds(length), seconds(2)).filter(|n| *n > 0),
+            };
+            match downstream {
+                (_, _, Some(remembered)) => {
+                    made.remember(seconds(remembered)).0.sink_json("out", bench.collection.sink())
+                }
+                _ => made.sink_json("out", bench.collection.sink()),
+            }
+            Ok(slices)
+        });
+        let (context, slices) = opened.expect("it opens");
+        let running = context.start().expect("it starts");
+        (0..12).for_each(|_| bench.tick(&running));
+        let oldest = 12 - kept_s;
+        assert_eq!(slice(&slices, oldest * 1000, 12_000), (oldest as i64..=12).collect::<Vec<_>>(), "{downstream:?}");
+        try_slice(&slices, (oldest - 1) * 1000, 12_000).expect_err("no more than that is kept");
+        running.stop().expect("it stops");
+    }
+}
+
+#[test]
 fn e2_slice_before_the_start() {
     let bench = Bench::new();
     let queue = queue_of(vec![vec![1_i64]]);

@@ -17,7 +17,7 @@ impl<'g, K: Key, V: Send + 'static> DStream<'g, (K, V)> {
     ) -> DStream<'g, U> {
         let label: Arc<str> = format!("{}.{operator}({})", self.label, other.label).into();
         let (left, right, inner) = (self.node(), other.node(), label.clone());
-        let upstream = [self.upstream, other.upstream].concat();
+        let upstream = self.as_upstream().and(other.as_upstream());
         DStream::new(self.graph, label, upstream, move |run| Ok(f(left.rdd(run)?, right.rdd(run)?, &inner)))
     }
 

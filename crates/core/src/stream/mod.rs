@@ -17,6 +17,7 @@ mod save;
 mod source;
 mod state;
 mod update;
+mod upstream;
 mod window;
 
 use std::cell::RefCell;
@@ -37,6 +38,7 @@ pub(crate) use output::{BatchOutputs, Output, OutputTarget};
 pub(crate) use run::BatchRun;
 pub(crate) use source::{AnySource, Input};
 pub(crate) use state::AnyOperator;
+pub(crate) use upstream::Upstream;
 
 /// A stream of batches of `T`.
 ///
@@ -61,6 +63,8 @@ pub struct DStream<'g, T> {
     pub(crate) label: Arc<str>,
     /// The named operators or sources directly upstream: for the fingerprint.
     pub(crate) upstream: Vec<Arc<str>>,
+    /// How long its batches are kept.
+    kept: Arc<upstream::Kept>,
     /// It has something in the batches whose time is a multiple of this after zero time.
     slide_ms: u64,
     /// Somebody looks at its batches from outside.
@@ -86,10 +90,10 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
     pub(crate) fn new(
         graph: Graph<'g>,
         label: Arc<str>,
-        upstream: Vec<Arc<str>>,
+        upstream: Upstream,
         node: impl Fn(&Arc<BatchRun>) -> Result<Rdd<'static, T>> + Send + Sync + 'static,
     ) -> Self {
-        let slide_ms = graph.slide_ms_of(&label, &upstream);
+        let slide_ms = graph.slide_ms_of(&label, &upstream.names);
         // Between its slides it has nothing, and nothing upstream is asked for it.
         let node = move |run: &Arc<BatchRun>| {
             if run.env.is_slide(slide_ms) { node(run) } else { Ok(Rdd::nothing(run.env.clone())) }
@@ -98,7 +102,8 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
             graph,
             node: RefCell::new(Arc::new(node)),
             label,
-            upstream,
+            upstream: upstream.names.clone(),
+            kept: upstream.kept(slide_ms),
             slide_ms,
             remembered: false,
             source: None,
@@ -109,6 +114,11 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
     /// How far its batches are apart: the batch interval, or the slide of the nearest window before it.
     pub fn slide(&self) -> Duration {
         Duration::from_millis(self.slide_ms)
+    }
+
+    /// What a stream that is made of this one comes from.
+    pub(crate) fn as_upstream(&self) -> Upstream {
+        Upstream::of(self.upstream.clone(), self.kept.clone())
     }
 
     pub(crate) fn node(&self) -> Arc<dyn Node<T>> {
@@ -122,8 +132,8 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
         f: impl Fn(Rdd<'static, T>, &Arc<str>, &Arc<BatchRun>) -> Result<Rdd<'static, U>> + Send + Sync + 'static,
     ) -> DStream<'g, U> {
         let label: Arc<str> = format!("{}.{operator}", self.label).into();
-        let (node, inner) = (self.node(), label.clone());
-        DStream::new(self.graph, label, self.upstream, move |run| f(node.rdd(run)?, &inner, run))
+        let (node, inner, upstream) = (self.node(), label.clone(), self.as_upstream());
+        DStream::new(self.graph, label, upstream, move |run| f(node.rdd(run)?, &inner, run))
     }
 }
 
@@ -139,6 +149,7 @@ impl<T: Clone + Send + 'static> Clone for DStream<'_, T> {
             node: RefCell::new(shared),
             label: self.label.clone(),
             upstream: self.upstream.clone(),
+            kept: self.kept.clone(),
             slide_ms: self.slide_ms,
             remembered: self.remembered,
             source: None,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::run::for_user;
-use super::{DStream, Graph};
+use super::{DStream, Graph, Upstream};
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::rdd::{Rdd, StorageLevel};
 use crate::time::BatchTime;
@@ -126,7 +126,7 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
     pub fn union(self, other: DStream<'g, T>) -> DStream<'g, T> {
         let (left, right) = (self.node(), other.node());
         let label: Arc<str> = format!("{} ∪ {}", self.label, other.label).into();
-        let upstream = [self.upstream, other.upstream].concat();
+        let upstream = self.as_upstream().and(other.as_upstream());
         DStream::new(self.graph, label, upstream, move |run| Ok(left.rdd(run)?.union(right.rdd(run)?)))
     }
 
@@ -190,7 +190,7 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
         self.graph.needs_every_batch();
         let (left, right) = (self.node(), other.node());
         let label: Arc<str> = format!("{}.transform_with({})", self.label, other.label).into();
-        let upstream = [self.upstream, other.upstream].concat();
+        let upstream = self.as_upstream().and(other.as_upstream());
         DStream::new(self.graph, label, upstream, move |run| {
             let (left, right) = (for_user(left.rdd(run)?), for_user(right.rdd(run)?));
             let stages = [left.op.dependencies(), right.op.dependencies()].concat();
@@ -206,7 +206,7 @@ impl<'g> Graph<'g> {
         let united = streams.into_iter().reduce(DStream::union);
         united.unwrap_or_else(|| {
             self.fail("a union of no streams".into());
-            DStream::new(self.clone(), "union".into(), Vec::new(), |run| Ok(Rdd::nothing(run.env.clone())))
+            DStream::new(self.clone(), "union".into(), Upstream::default(), |run| Ok(Rdd::nothing(run.env.clone())))
         })
     }
 
@@ -224,7 +224,7 @@ impl<'g> Graph<'g> {
         }
         let labels: Vec<&str> = streams.iter().map(|stream| &*stream.label).collect();
         let label: Arc<str> = format!("transform({})", labels.join(", ")).into();
-        let upstream = streams.iter().flat_map(|stream| stream.upstream.iter().cloned()).collect();
+        let upstream = streams.iter().map(DStream::as_upstream).fold(Upstream::default(), Upstream::and);
         let nodes: Vec<_> = streams.iter().map(DStream::node).collect();
         DStream::new(self.clone(), label, upstream, move |run| {
             let rdds = nodes.iter().map(|node| Ok(for_user(node.rdd(run)?))).collect::<Result<Vec<_>>>()?;

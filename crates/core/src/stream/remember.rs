@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{BatchOutputs, BatchRun, DStream, Output};
+use super::{BatchOutputs, BatchRun, DStream, Output, upstream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::run_stages;
 use crate::rdd::{Persisted, Rdd};
@@ -14,7 +14,7 @@ use crate::time::BatchTime;
 #[derive(Clone)]
 pub struct Slices<T> {
     label: Arc<str>,
-    remembered: Duration,
+    remembered: Arc<upstream::Kept>,
     slide: Duration,
     kept: Arc<Mutex<Kept<T>>>,
 }
@@ -84,7 +84,7 @@ impl<T: Send + 'static> Slices<T> {
                     Error::configuration(format!(
                         "batch {time} of `{}` is not kept: it remembers {:?}, and nothing from before its start; the oldest it has is {}",
                         self.label,
-                        self.remembered,
+                        self.remembered.duration(),
                         kept.batches.first_key_value().map_or(newest, |(oldest, _)| *oldest)
                     ))
                 })
@@ -96,7 +96,7 @@ impl<T: Send + 'static> Slices<T> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.zero = Some(zero);
         kept.batches.insert(time, rdd);
-        let oldest = time - self.remembered;
+        let oldest = time - self.remembered.duration();
         kept.batches = kept.batches.split_off(&oldest);
     }
 }
@@ -105,6 +105,9 @@ impl<'g, T: Clone + Send + 'static> DStream<'g, T> {
     /// Keeps each batch in memory for at least so long after it was computed, and gives a handle to look at them from outside. Hand it
     /// out of the description with [`open_with`](crate::Builder::open_with). The stream itself goes on as before; that it is remembered alone is reason
     /// enough to compute it.
+    ///
+    /// What is made of it may need it for longer: a window keeps it for its own slide and length, and a stream downstream that is remembered
+    /// for as long as that, and for the length of each window in between; so much is kept, and seen.
     ///
     /// A stream is remembered once: a second time is an error when the context is opened.
     ///
@@ -129,17 +132,20 @@ impl<'g, T: Clone + Send + 'static> DStream<'g, T> {
             self.graph.fail(format!("remember({duration:?}) on `{}`, which is remembered already", self.label));
         }
         self.graph.needs_every_batch();
+        self.kept.at_least(duration);
         let memo = self.graph.next_memo();
         let (node, slide) = (self.node(), self.slide());
         let kept = Arc::new(Mutex::new(Kept { zero: None, batches: BTreeMap::new() }));
-        let slices = Slices { label: self.label.clone(), remembered: duration, slide, kept };
+        let slices = Slices { label: self.label.clone(), remembered: self.kept.clone(), slide, kept };
         // Computed once for the stream and for who looks at it.
         let shared = move |run: &Arc<BatchRun>| run.once(memo, || Ok(node.rdd(run)?.kept_as(None)));
         let shared = Arc::new(shared);
         let of_stream = shared.clone();
         let label: Arc<str> = format!("{}.remember", self.label).into();
         self.graph.add_output(Box::new(Remember { label, shared, slices: slices.clone() }));
-        let mut stream = DStream::new(self.graph, self.label, self.upstream, move |run| Ok(of_stream(run)?.0));
+        let (kept, from) = (self.kept.clone(), self.as_upstream());
+        let mut stream = DStream::new(self.graph, self.label, from, move |run| Ok(of_stream(run)?.0));
+        stream.kept = kept;
         stream.remembered = true;
         (stream, slices)
     }

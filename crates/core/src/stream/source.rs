@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::{DStream, Graph};
+use super::{DStream, Graph, Upstream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::rdd::{Rdd, SourceRdd};
 use crate::source::{
@@ -89,7 +89,7 @@ impl<'g> Graph<'g> {
         let name = self.name_source(name, source.kind(), &source.identity());
         let (number, refused) = self.add_source(Box::new(Typed { name: name.clone(), source }));
         let label = name.clone();
-        let mut stream = DStream::new(self.clone(), name.clone(), vec![name], move |run| {
+        let mut stream = DStream::new(self.clone(), name.clone(), Upstream::source(name), move |run| {
             let input = run.inputs[number].downcast_ref::<Partitions<S::Item>>().ok_or_else(|| {
                 Error::new(ErrorKind::Restart, format!("source `{label}` was given input of another type"))
             })?;
@@ -142,7 +142,7 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
                 "split_refused() on `{}`: it has to be called once, on what graph.source() returned",
                 self.label
             ));
-            let none = DStream::new(self.graph.clone(), self.label.clone(), self.upstream.clone(), |run| {
+            let none = DStream::new(self.graph.clone(), self.label.clone(), self.as_upstream(), |run| {
                 Ok(Rdd::of_partitions(run.env.clone(), Vec::new()))
             });
             return (self, none);
@@ -154,12 +154,13 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
         let read = Arc::new(read);
         let accepted = {
             let read = read.clone();
-            DStream::new(self.graph.clone(), self.label.clone(), self.upstream.clone(), move |run| {
+            DStream::new(self.graph.clone(), self.label.clone(), self.as_upstream(), move |run| {
                 Ok(Rdd::kept(run.env.clone(), read(run)?))
             })
         };
         let label: Arc<str> = format!("{}.refused", self.label).into();
-        let refused = DStream::new(self.graph, label, self.upstream, move |run| {
+        let upstream = self.as_upstream();
+        let refused = DStream::new(self.graph, label, upstream, move |run| {
             let kept = read(run)?;
             let refused: Arc<crate::rdd::Refused> = run.once(refused, || Ok(Arc::default()))?;
             Ok(Rdd::refused(run.env.clone(), kept, refused))

@@ -48,7 +48,8 @@ impl<'g, K: Key, V: Send + 'static> DStream<'g, (K, V)> {
         self.graph.add_operator(keyed.clone());
         let (node, graph) = (self.node(), self.graph.clone());
         let operator: Arc<dyn AnyOperator> = keyed.clone();
-        let mut stream = DStream::new(graph, name.clone(), vec![name.clone()], move |run| {
+        let upstream = self.as_upstream().operator(name.clone());
+        let mut stream = DStream::new(graph, name.clone(), upstream, move |run| {
             keyed.rdd(run, |snapshots| {
                 let rdd = node.rdd(run)?;
                 let env = rdd.env.clone();

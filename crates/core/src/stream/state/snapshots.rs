@@ -165,7 +165,7 @@ impl<'g, T: Send + 'static> DStream<'g, T> {
         });
         let label: Arc<str> = format!("{}.state_snapshots", self.label).into();
         let node = self.node();
-        DStream::new(self.graph.clone(), label, self.upstream.clone(), move |run| {
+        DStream::new(self.graph.clone(), label, self.as_upstream(), move |run| {
             let stages = node.rdd(run)?.op.dependencies();
             let snapshots = run.once(memo, || Ok(Snapshots::<K, S>::new(run.env.partitions)))?;
             Ok(Rdd::new(run.env.clone(), SnapshotRdd { stages, snapshots }))

@@ -58,7 +58,8 @@ pub(super) fn stream<'g, T: Value, W: Slide<T>>(
     let window = Arc::new(Window { name: name.clone(), parent: parent.node(), panes, window_ms, work: Arc::new(work) });
     let upkeep = Upkeep { window: window.clone(), asked, parent_slide_ms };
     parent.graph.add_window(&name, Box::new(upkeep));
-    DStream::new(parent.graph, name.clone(), vec![name], move |run| {
+    let upstream = parent.as_upstream().operator(name.clone()).window(window_ms);
+    DStream::new(parent.graph, name, upstream, move |run| {
         run.once(asked, || Ok(()))?;
         window.rdd(run, true)
     })
