@@ -3,12 +3,15 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 
 const LIST_TRANSACTIONS: u16 = 66;
 const LIMIT: Duration = Duration::from_secs(30);
+/// From one question to the next, while the broker loads what it is asked for.
+const REST: Duration = Duration::from_millis(50);
+const COORDINATOR_LOAD_IN_PROGRESS: u16 = 14;
 /// A longer answer is none.
 const ANSWER_LIMIT_BYTES: u32 = 64 << 20;
 
@@ -27,10 +30,21 @@ pub(crate) fn open_transactions(broker: SocketAddr) -> Result<Vec<OpenTransactio
     let failed = |error: io::Error| {
         Error::new(ErrorKind::Retry, format!("cannot ask {broker} for its transactions")).because(error)
     };
-    let answer = ask(broker).map_err(failed)?;
-    let all = read(&answer).ok_or_else(|| {
-        Error::new(ErrorKind::Failed, format!("cannot read what {broker} says of its transactions: {answer:?}"))
-    })?;
+    let deadline = Instant::now() + LIMIT;
+    let all = loop {
+        let answer = ask(broker).map_err(failed)?;
+        match read(&answer) {
+            Some(all) => break all,
+            // A coordinator that has just been put in charge again: a busy machine's broker loses its own controller now and then.
+            None if error_of(&answer) == Some(COORDINATOR_LOAD_IN_PROGRESS) && Instant::now() < deadline => {
+                std::thread::sleep(REST);
+            }
+            None => {
+                let what = format!("cannot read what {broker} says of its transactions: {answer:?}");
+                return Err(Error::new(ErrorKind::Failed, what));
+            }
+        }
+    };
     Ok(all.into_iter().filter(|one| matches!(&one.state[..], "Ongoing" | "PrepareCommit" | "PrepareAbort")).collect())
 }
 
@@ -60,10 +74,7 @@ fn ask(broker: SocketAddr) -> io::Result<Vec<u8>> {
 /// All transactions in an answer; `None` for an error, or what is no answer.
 fn read(answer: &[u8]) -> Option<Vec<OpenTransaction>> {
     let mut bytes = Bytes(answer);
-    bytes.take(4)?; // correlation
-    bytes.tags()?;
-    bytes.take(4)?; // throttled for
-    if bytes.take(2)? != [0, 0] {
+    if bytes.error()? != 0 {
         return None;
     }
     for _ in 1..bytes.varint()? {
@@ -80,6 +91,11 @@ fn read(answer: &[u8]) -> Option<Vec<OpenTransaction>> {
     Some(found)
 }
 
+/// The error code of an answer.
+fn error_of(answer: &[u8]) -> Option<u16> {
+    Bytes(answer).error()
+}
+
 /// What is left of an answer.
 struct Bytes<'a>(&'a [u8]);
 
@@ -88,6 +104,14 @@ impl<'a> Bytes<'a> {
         let (taken, left) = self.0.split_at_checked(count)?;
         self.0 = left;
         Some(taken)
+    }
+
+    /// The error code, which stands behind the head.
+    fn error(&mut self) -> Option<u16> {
+        self.take(4)?; // correlation
+        self.tags()?;
+        self.take(4)?; // throttled for
+        Some(u16::from_be_bytes(self.take(2)?.try_into().ok()?))
     }
 
     fn varint(&mut self) -> Option<u64> {
@@ -145,7 +169,9 @@ mod tests {
 
     #[test]
     fn an_error_and_an_answer_cut_short_are_none() {
-        assert_eq!(read(&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 15, 1, 1, 0]), None);
+        let loading = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 14, 1, 1, 0];
+        assert_eq!(read(&loading), None);
+        assert_eq!(error_of(&loading), Some(COORDINATOR_LOAD_IN_PROGRESS));
         assert_eq!(read(&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 3, 9]), None);
     }
 }
