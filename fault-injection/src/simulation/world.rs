@@ -232,6 +232,8 @@ impl World {
                 // Fenced twice by transactions that took too long: it cannot be told from another process.
                 Some(ErrorKind::Restore) if said.contains("times in a row") && !self.healed => {}
                 Some(ErrorKind::Restore | ErrorKind::Configuration) => return Err(format!("refused: {said}")),
+                // Asked to, while it was still recovering: nothing was begun, and the next start goes on.
+                Some(ErrorKind::Stopped) => {}
                 Some(_) if self.healed => return Err(format!("without any fault: {said}")),
                 _ => {}
             }
