@@ -19,6 +19,8 @@ use crate::record::Record;
 
 /// How long [`read_committed`] waits without any progress.
 pub const READ_LIMIT: Duration = Duration::from_secs(60);
+/// After so long without an answer another client is asked.
+const CLIENT_LIMIT: Duration = Duration::from_secs(10);
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
 /// Everything that a `read_committed` reader sees in a topic, by partition and offset, up to the end as it is at the
@@ -72,13 +74,31 @@ pub(crate) fn read_end(
 
 /// Waits until nothing below the present high watermarks is undecided; gives what lies below them, by partition.
 pub(crate) fn stable_ranges(bootstrap_servers: &str, topic: &str, limit: Duration) -> Result<Vec<Range<i64>>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match ranges_by_new_clients(bootstrap_servers, topic, limit.min(CLIENT_LIMIT), deadline) {
+            // A client that came while the broker was away may keep what it learned then; a new one has not learned it.
+            Err(error) if error.kind() == ErrorKind::Retry && Instant::now() < deadline => {}
+            found => return found,
+        }
+    }
+}
+
+/// The same by clients that are made for it, and asked for so long.
+fn ranges_by_new_clients(
+    bootstrap_servers: &str,
+    topic: &str,
+    limit: Duration,
+    deadline: Instant,
+) -> Result<Vec<Range<i64>>> {
     let uncommitted = consumer(bootstrap_servers, "read_uncommitted")?;
     let committed = consumer(bootstrap_servers, "read_committed")?;
     let mut ranges = Vec::new();
     for partition in 0..partition_count(&uncommitted, topic, limit)? {
         let (start, end) = watermarks(&uncommitted, topic, partition, limit)?;
         let mut stable = 0;
-        let reached = wait_until(limit, || {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let reached = wait_until(left, || {
             (_, stable) = watermarks(&committed, topic, partition, limit)?;
             Ok::<_, Error>(stable >= end)
         })?;
@@ -87,7 +107,7 @@ pub(crate) fn stable_ranges(bootstrap_servers: &str, topic: &str, limit: Duratio
                 ErrorKind::Retry,
                 format!(
                     "partition {partition} of topic {topic} ends at offset {end}, but a transaction that is still open after \
-                     {limit:?} holds read_committed readers at {stable}"
+                     {left:?} holds read_committed readers at {stable}"
                 ),
             ));
         }
