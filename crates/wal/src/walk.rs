@@ -91,9 +91,7 @@ impl Chain {
         }
         Ok(chain)
     }
-}
 
-impl Chain {
     /// How the chain contradicts that the log has come to segment `marked`.
     fn ends_before(&self, marked: u64, directory: &Path) -> Option<Corruption> {
         let last = self.links.last().map_or(0, |last| last.header.segment);

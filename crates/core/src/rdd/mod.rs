@@ -27,6 +27,7 @@ mod top;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use crate::chunk::chunk_len;
 use crate::error::Result;
 use crate::exec::{Executor, Stage, Task};
 use crate::time::BatchTime;
@@ -50,7 +51,7 @@ pub(crate) type Out<'a, T> = dyn FnMut(Vec<T>) -> Result<()> + 'a;
 pub(crate) fn in_chunks<T>(records: impl IntoIterator<Item = T>, out: &mut Out<'_, T>) -> Result<()> {
     let mut records = records.into_iter();
     loop {
-        let chunk: Vec<T> = records.by_ref().take(crate::chunk::chunk_len::<T>()).collect();
+        let chunk: Vec<T> = records.by_ref().take(chunk_len::<T>()).collect();
         if chunk.is_empty() {
             return Ok(());
         }

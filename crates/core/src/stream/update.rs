@@ -7,7 +7,7 @@ use millpond_state::{KeyBlock, PartitionGuard, codec};
 
 use super::DStream;
 use super::state::{Gathered, KeyedBatch, StagedState, Times};
-use crate::chunk::chunk_len;
+use crate::chunk::{chunk, chunk_len};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Stage, Task};
 use crate::rdd::{Bucket, Compute, Key, Keyed, Out, Value};
@@ -281,7 +281,7 @@ where
             }
             *stored = updated;
             if made.len() == room {
-                out(std::mem::replace(&mut made, Vec::with_capacity(room)))?;
+                out(std::mem::replace(&mut made, chunk()))?;
                 task.enter(&self.batch.label);
             }
         }
@@ -302,7 +302,7 @@ where
                     }
                     made.push((key, updated.clone()));
                     if made.len() == room {
-                        out(std::mem::replace(&mut made, Vec::with_capacity(room)))?;
+                        out(std::mem::replace(&mut made, chunk()))?;
                         task.enter(&self.batch.label);
                     }
                 }

@@ -3,7 +3,7 @@
 use millpond_state::{KeyBlock, Partition, Slot, codec};
 
 use super::panes::{Pane, Panes};
-use crate::chunk::chunk_len;
+use crate::chunk::{chunk, chunk_len};
 use crate::error::Result;
 use crate::exec::Task;
 use crate::rdd::{CombineTable, Key, Out, Value, encoded};
@@ -76,7 +76,6 @@ pub(super) fn put_out<K: Key, S: Value, V>(
     out: &mut Out<'_, (K, V)>,
     visit: impl Fn(&K, &S, Option<Slot>) -> (Option<V>, Stays),
 ) -> Result<()> {
-    let room = chunk_len::<(K, V)>();
     let mut made = Vec::new();
     state.visit_all(|visited| {
         let key: K = codec::decode(visited.key())?;
@@ -87,8 +86,8 @@ pub(super) fn put_out<K: Key, S: Value, V>(
         }
         if let Some(value) = value {
             made.push((key, value));
-            if made.len() == room {
-                out(std::mem::replace(&mut made, Vec::with_capacity(room)))?;
+            if made.len() == chunk_len::<(K, V)>() {
+                out(std::mem::replace(&mut made, chunk()))?;
                 task.enter(label);
             }
         }
