@@ -132,13 +132,17 @@ impl Log {
     ///
     /// Completions are called in the order of submission, on a thread of the log or of another append, so they must be quick; one that
     /// waits for this log (`append`, or `submit` with a full queue) gets an error. When the queue is full this waits for room, at most `wait_limit`.
+    /// If the machine has no thread for the log to give, the frame is written and `done` called before this returns.
     ///
     /// # Errors
     /// As [`append`](Self::append), and [`Busy`](ErrorKind::Busy) when the queue stayed full. Then `done` is never called.
     pub fn submit(&self, kind: u8, payload: Vec<u8>, done: Box<dyn FnOnce(Result<Position>) + Send>) -> Result<()> {
         self.check(payload.len())?;
-        self.start_server()?;
-        self.committer.submit(kind, payload, done)
+        if self.has_server() {
+            return self.committer.submit(kind, payload, done);
+        }
+        done(self.append(kind, &payload));
+        Ok(())
     }
 
     /// Reads a durable frame: its kind and its payload. Works on a poisoned or closed log too.
@@ -210,16 +214,15 @@ impl Log {
         }
     }
 
-    fn start_server(&self) -> Result<()> {
+    /// Whether the thread in the background is there, which the first caller starts. Where the machine has none to give, frames have to be
+    /// written by those who queue them: slower, and nobody is refused.
+    fn has_server(&self) -> bool {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         if server.is_none() {
             let committer = Arc::clone(&self.committer);
-            let started = thread::Builder::new().name("millpond-log".into()).spawn(move || committer.serve());
-            let started = started
-                .map_err(|error| Error::new(ErrorKind::Io, "cannot start the log's thread").with_source(error))?;
-            *server = Some(started);
+            *server = thread::Builder::new().name("millpond-log".into()).spawn(move || committer.serve()).ok();
         }
-        Ok(())
+        server.is_some()
     }
 }
 

@@ -1,12 +1,14 @@
 //! Receivers of the lines of a [server](crate::line_server): one that is a reliable receiver, and one that pushes into a channel under
 //! numbers.
 
+use std::convert::Infallible;
 use std::io::{BufRead, BufReader, ErrorKind as IoErrorKind, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
 use millpond::source::{Pusher, Receiver, ReceiverHandle};
+use millpond::{Error, ErrorKind};
 
 /// Lines that are stored together.
 const GROUP: usize = 3;
@@ -86,16 +88,25 @@ fn receive(address: &str, handle: &ReceiverHandle<String>) -> Result<(), Box<dyn
     Ok(())
 }
 
-/// Pushes the lines of a server from the first that is not in the log, until the context stops.
+/// Pushes the lines of a server from the first that is not in the log, until the context stops. A service whose events can be pushed no
+/// more has to end: one that lived on without them would look well and be deaf.
 pub(super) fn push(address: String, pusher: Pusher<String>) {
-    thread::spawn(move || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let mut next = pusher.last_sequence(PRODUCER).map_or(0, |last| last + 1);
-        let mut lines = Lines::connect(&address, next)?;
-        loop {
-            if let Some(line) = lines.next()? {
-                pusher.push_once_blocking(PRODUCER, next, line)?;
-                next += 1;
-            }
+    thread::spawn(move || {
+        let Err(error) = push_all(&address, &pusher);
+        if !error.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::Stopped) {
+            eprintln!("no more events can be pushed: {error}");
+            std::process::exit(1);
         }
     });
+}
+
+fn push_all(address: &str, pusher: &Pusher<String>) -> Result<Infallible, Box<dyn std::error::Error>> {
+    let mut next = pusher.last_sequence(PRODUCER).map_or(0, |last| last + 1);
+    let mut lines = Lines::connect(address, next)?;
+    loop {
+        if let Some(line) = lines.next()? {
+            pusher.push_once_blocking(PRODUCER, next, line)?;
+            next += 1;
+        }
+    }
 }

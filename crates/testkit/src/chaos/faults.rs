@@ -1,6 +1,6 @@
 //! The faults of processes: SIGKILL, SIGSTOP, a second instance.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[cfg(feature = "disk")]
 pub use super::faults_disk::of_disk;
@@ -127,9 +127,13 @@ pub fn frozen() -> Fault {
     })
 }
 
-/// No more address space from some moment on.
+/// How long a process has to do without address space, if it does not die of it.
+const WITHOUT_MEMORY: Duration = Duration::from_secs(5);
+
+/// No more address space from some moment on, and then room again.
 pub fn out_of_memory() -> Fault {
-    let what = "no more address space from some moment on: an allocation fails, and the process with it";
+    let what = "no more address space from some moment on: an allocation fails, and the process with it; one that lives on after five \
+                seconds gets room again";
     Fault::new("out-of-memory", what, Expected::Recovers, Needs::Process, |scene| {
         scene.world.feed()?;
         let mut process = scene.lineage.start("")?;
@@ -138,8 +142,15 @@ pub fn out_of_memory() -> Fault {
         for _ in 0..20 {
             scene.world.feed()?;
         }
-        // It may have had enough, and it may die of it: it must not hang, and not go on with less than all.
+        // It may have had enough, it may die of it, and it may try again and again what wants memory, such as the restart of a receiver:
+        // it must not stop to do that, and not go on with less than all.
+        let lift_at = Instant::now() + WITHOUT_MEMORY;
+        let mut lifted = false;
         wait_until(scene.limit, "all output, or the end of the process", || {
+            if !lifted && Instant::now() >= lift_at {
+                process.lift_address_space()?;
+                lifted = true;
+            }
             Ok((scene.world.is_complete()? || process.ends_within(Duration::ZERO)?.is_some()).then_some(()))
         })
         .map_err(|finding| finding.at(process.said()))?;

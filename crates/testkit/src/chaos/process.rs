@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use super::{Finding, Launch, Result};
 
@@ -80,7 +80,23 @@ impl Process {
         let size =
             status.lines().find_map(|line| line.strip_prefix("VmSize:")?.split_whitespace().next()?.parse().ok());
         let kib: u64 = size.ok_or_else(|| Finding::new(format!("the process has no size: {}", self.said())))?;
-        let limit = Rlimit { current: Some(kib * 1024 + more_bytes), maximum: Some(kib * 1024 + more_bytes) };
+        self.set_address_space(Some(kib * 1024 + more_bytes))
+    }
+
+    /// Lets it have as much address space as before the [limit](Process::limit_address_space); nothing happens if it has ended.
+    ///
+    /// # Errors
+    /// None that could come of an own child.
+    pub fn lift_address_space(&mut self) -> Result<()> {
+        match self.ends_within(Duration::ZERO)? {
+            Some(_) => Ok(()),
+            None => self.set_address_space(getrlimit(Resource::As).current),
+        }
+    }
+
+    /// Only the soft limit is set: whoever set it may lift it.
+    fn set_address_space(&mut self, bytes: Option<u64>) -> Result<()> {
+        let limit = Rlimit { current: bytes, maximum: getrlimit(Resource::As).maximum };
         prlimit(Some(Pid::from_child(&self.child)), Resource::As, limit).map_err(std::io::Error::from)?;
         Ok(())
     }
