@@ -19,3 +19,4 @@ mod source_lost;
 mod source_ranges;
 mod source_records;
 mod source_starts;
+mod threads;

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use millpond_core::{Error, ErrorKind, Result};
-use rdkafka::ClientConfig;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -13,7 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::ProducerContext;
 
-use crate::error::{kind_of, refused_setting};
+use crate::error::kind_of;
 use crate::native;
 
 /// How long one request may take before it is tried again.
@@ -168,12 +167,6 @@ impl ProducerContext for Reports {
             kept.undelivered = Some(Undelivered { topic: message.topic().to_owned(), bytes, code });
         }
     }
-}
-
-/// Makes a consumer. Nothing is connected yet.
-pub(crate) fn consumer(config: &ClientConfig, reports: Reports) -> Result<Consumer> {
-    let of = reports.of().to_owned();
-    config.create_with_context(reports).map_err(|error| refused_setting(&of, error))
 }
 
 /// Waits until a broker of the cluster answers, and gives the cluster's id.

@@ -6,6 +6,7 @@
 
 mod client;
 mod controls;
+mod create;
 mod decode;
 mod error;
 mod failpoint;

@@ -21,8 +21,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::client::{CallError, Cluster, CursorReader, GroupMetadata, Isolation, Polled, Producer};
 use super::cursors::PARTITION;
 use super::partitioner::Partitioner;
-use crate::client::{Consumer, REQUEST_LIMIT, Reports, Time, client_of, consumer, serve, wait_for_cluster};
-use crate::error::refused_setting;
+use crate::client::{Consumer, REQUEST_LIMIT, Reports, Time, client_of, serve, wait_for_cluster};
+use crate::create::create;
 use crate::native::{Outputs, TopicInfo, describe_topics};
 use crate::settings::Settings;
 
@@ -59,10 +59,8 @@ impl Cluster for Librdkafka {
             // Millions of reports that say nothing cost a third of the time of producing.
             ("delivery.report.only.error", "true"),
         ];
-        let of = reports.of().to_owned();
         let config = settings.client(brokers, &ours, &must);
-        let producer: BaseProducer<Reports> =
-            config.create_with_context(reports.clone()).map_err(|error| refused_setting(&of, error))?;
+        let producer: BaseProducer<Reports> = create(&config, reports.clone())?;
         Ok(Box::new(Outputs::new(producer)))
     }
 
@@ -81,12 +79,9 @@ impl Cluster for Librdkafka {
             // An answer at the end of the topic comes after this time, and a start waits for two of them.
             settings.client(brokers, &[("fetch.wait.max.ms", "5")], &must)
         };
-        let uncommitted = consumer(&config("read_uncommitted"), Reports::new(of.clone()))?;
-        let committed = consumer(&config("read_committed"), Reports::new(of.clone()))?;
-        let admin = settings
-            .client(brokers, &[], &[])
-            .create_with_context(Reports::new(of.clone()))
-            .map_err(|error| refused_setting(&of, error))?;
+        let uncommitted = create(&config("read_uncommitted"), Reports::new(of.clone()))?;
+        let committed = create(&config("read_committed"), Reports::new(of.clone()))?;
+        let admin = create(&settings.client(brokers, &[], &[]), Reports::new(of))?;
         let (topic, brokers) = (topic.to_owned(), brokers.to_owned());
         Ok(Box::new(Reader { uncommitted, committed, admin, topic, brokers }))
     }

@@ -18,7 +18,8 @@ use super::discovery::Discovery;
 use super::metrics::{KafkaSourceMetrics, add};
 use super::options::Options;
 use super::queues::{Key, Lease, Queues, Run};
-use crate::client::{Consumer, Reports, client_of, consumer, serve, wait_for_cluster};
+use crate::client::{Consumer, Reports, client_of, serve, wait_for_cluster};
+use crate::create::create;
 use crate::error::{failed, kind_of};
 use crate::native::{FetchQueue, Fetched, Messages};
 use crate::position::{Position, TopicId, cluster_hash, partition_name};
@@ -335,7 +336,7 @@ impl Fetcher {
 
 fn open(task: &Task) -> Result<Arc<Consumer>> {
     let reports = Reports::new(format!("source `{}`", task.name));
-    Ok(Arc::new(consumer(&task.options.client(&task.group), reports)?))
+    Ok(Arc::new(create(&task.options.client(&task.group), reports)?))
 }
 
 /// Puts fetched records where plans take them from.

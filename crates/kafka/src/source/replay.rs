@@ -19,7 +19,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::discovery::ends;
 use super::options::{Lost, Options};
 use super::queues::Key;
-use crate::client::{Consumer, REQUEST_LIMIT, Reports, client_of, consumer, retry, serve, wait_for_cluster};
+use crate::client::{Consumer, REQUEST_LIMIT, Reports, client_of, retry, serve, wait_for_cluster};
+use crate::create::create;
 use crate::error::failed;
 use crate::native::{FetchQueue, Fetched, MessageView, Messages, describe_topics};
 use crate::position::{Position, TopicId, cluster_hash, partition_name};
@@ -81,7 +82,7 @@ impl Replayer {
         config.set("queued.max.messages.kbytes", "8192");
         // A broker answers one request after another: at the end of a partition all others wait for a fetch so long.
         config.set("fetch.wait.max.ms", "10");
-        let consumer = Arc::new(consumer(&config, reports)?);
+        let consumer = Arc::new(create(&config, reports)?);
         let serve = || serve(&consumer);
         let id = wait_for_cluster(client_of(&consumer), &options.brokers, options.wait_for_broker, serve, || true)?;
         Ok(Replayer {
