@@ -122,6 +122,7 @@ impl<T: Send + 'static, F: Fn(u64) -> T + Send + Sync + 'static> Source for Gene
             blocks: Vec::new(),
             positions: vec![PartitionPosition { partition: "numbers".into(), position: next.to_vec() }],
             records: self.next - from,
+            watermark_ms: None,
         })
     }
 

@@ -152,6 +152,15 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| read(self)).collect()
     }
 
+    /// None or one, written as a list.
+    pub fn optional<T>(&mut self, read: impl FnMut(&mut Reader<'a>) -> Result<T>) -> Result<Option<T>> {
+        let mut elements = self.list(read)?;
+        match elements.len() {
+            0 | 1 => Ok(elements.pop()),
+            count => Err(self.broken(&format!("{count} elements, at most one wanted"))),
+        }
+    }
+
     /// Nothing may be left.
     pub fn end(&self) -> Result<()> {
         if self.bytes.is_empty() { Ok(()) } else { Err(self.broken(&format!("{} bytes too many", self.bytes.len()))) }

@@ -29,6 +29,10 @@ pub struct Plan {
     pub positions: Vec<PartitionPosition>,
     /// How many records it holds.
     pub records: u64,
+    /// Event time up to which the source takes its input to be complete after this batch, in ms since 1970: what comes later and is
+    /// older is late. `None` (the default) if it does not say. Fixed by the plan, as everything that decides: it is logged, and a
+    /// replayed batch has the same one. No operator reads it yet: event time comes later.
+    pub watermark_ms: Option<u64>,
 }
 
 /// What the engine asks of [`Source::plan`](crate::source::Source::plan).

@@ -121,6 +121,7 @@ impl AnySource for FedSource {
             blocks: Vec::new(),
             positions: vec![PartitionPosition { partition: "fed".into(), position: number(to).to_vec() }],
             records: (to - from) as u64,
+            watermark_ms: None,
         })
     }
 

@@ -93,7 +93,7 @@ impl Source for InputSource {
             position: next.to_le_bytes().to_vec(),
         };
         let positions = self.next.iter().enumerate().map(position).collect();
-        Ok(Plan { read: read.into_bytes(), blocks: Vec::new(), positions, records })
+        Ok(Plan { read: read.into_bytes(), blocks: Vec::new(), positions, records, watermark_ms: None })
     }
 
     fn read(&mut self, plan: &Plan) -> Result<Vec<Arc<dyn SourcePartition<String>>>> {
@@ -242,7 +242,7 @@ impl Source for PushedSource {
         let blocks = std::mem::take(&mut *self.unplanned());
         let records = blocks.len() as u64;
         let position = PartitionPosition { partition: "pushed".into(), position: vec![0] };
-        Ok(Plan { read: Vec::new(), blocks, positions: vec![position], records })
+        Ok(Plan { read: Vec::new(), blocks, positions: vec![position], records, watermark_ms: None })
     }
 
     fn read(&mut self, plan: &Plan) -> Result<Vec<Arc<dyn SourcePartition<String>>>> {

@@ -76,6 +76,7 @@ impl BatchPlan {
             out.bytes(&source.plan.read);
             out.list(&source.plan.blocks, |out, block| out.fixed(&block.0));
             out.list(&source.plan.positions, write_position);
+            out.list(source.plan.watermark_ms.as_slice(), |out, ms| out.u64(*ms));
         });
     }
 
@@ -91,6 +92,7 @@ impl BatchPlan {
                         read: bytes.bytes()?.to_vec(),
                         blocks: bytes.list(|bytes| Ok(BlockId(bytes.fixed()?)))?,
                         positions: bytes.list(read_position)?,
+                        watermark_ms: bytes.optional(Reader::u64)?,
                     },
                 })
             })?,
@@ -184,6 +186,7 @@ mod tests {
             blocks: vec![BlockId([7; 16])],
             positions: vec![PartitionPosition { partition: "t/0".into(), position: vec![9] }],
             records: 3,
+            watermark_ms: Some(500),
         };
         vec![
             LogEntry::Block(Block { source: "s".into(), records: 2, position: vec![5], payload: vec![0; 100] }),
@@ -203,6 +206,21 @@ mod tests {
         for entry in entries() {
             assert_eq!(LogEntry::decode(entry.kind(), &entry.encode()).ok(), Some(entry));
         }
+    }
+
+    #[test]
+    fn a_source_has_one_watermark_or_none_and_the_chain_covers_it() {
+        let Some(LogEntry::Plan(mut plan)) = entries().into_iter().nth(1) else { panic!("a plan is the second") };
+        let with = plan.chain_from(1);
+        let bytes = LogEntry::Plan(plan.clone()).encode();
+        plan.sources[0].plan.watermark_ms = None;
+        assert_ne!(plan.chain_from(1), with);
+        let mut two = Writer::new();
+        two.list(&[500, 500], |out, ms| out.u64(*ms));
+        // Before the chain stands the list of watermarks.
+        let head = &bytes[..bytes.len() - 8 - 12];
+        let error = LogEntry::decode(2, &[head, two.as_bytes(), &[0; 8]].concat()).unwrap_err();
+        assert!(error.to_string().contains("2 elements, at most one wanted"), "{error}");
     }
 
     #[test]

@@ -209,7 +209,7 @@ impl<T: Clone + Send + Sync + 'static> Source for QueueSource<T> {
         let taken = Taken { queue: queue.id, from, to, default: default.is_some(), partitions, records };
         let positions = vec![position(queue.id, to)];
         drop(queue);
-        let plan = Plan { read: taken.encode(), blocks: Vec::new(), positions, records };
+        let plan = Plan { read: taken.encode(), blocks: Vec::new(), positions, records, watermark_ms: None };
         self.planned.keep(request.time, &plan);
         Ok(plan)
     }

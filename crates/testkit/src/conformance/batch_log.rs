@@ -213,6 +213,7 @@ fn samples() -> Vec<LogEntry> {
         blocks: vec![BlockId([1; 16]), BlockId([2; 16])],
         positions: vec![PartitionPosition { partition: "topic/3".into(), position: vec![9; 8] }],
         records: 12,
+        watermark_ms: Some(900),
     };
     let (first, last) = (BatchTime::from_ms(1000), BatchTime::from_ms(4000));
     let sources = vec![SourcePlan { source: "lines".into(), plan }];

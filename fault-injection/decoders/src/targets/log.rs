@@ -175,6 +175,7 @@ pub(super) fn entries(input: &[u8]) {
                     blocks: fields.list(Fields::block),
                     positions: fields.list(Fields::position),
                     records: fields.u64(),
+                    watermark_ms: fields.list(Fields::u64).pop(),
                 },
             }),
             chain: fields.u64(),

@@ -416,6 +416,7 @@ impl<T: Send + 'static> Source for FileSource<T> {
             read: if partitions.is_empty() { Vec::new() } else { plan::encode(&partitions) },
             blocks: Vec::new(),
             positions: running.progress.positions(),
+            watermark_ms: None,
         };
         running.planned.keep(request.time, &plan);
         Ok(plan)

@@ -270,8 +270,8 @@ impl Progress {
             check_version(&mut bytes)?;
             if partition == WINDOW {
                 progress.low = (bytes.u64()?, read_path(&mut bytes)?);
-                progress.planned = bytes.list(|bytes| Ok(BatchTime::from_ms(bytes.u64()?)))?.pop();
-                progress.backlog = bytes.list(|bytes| Ok((bytes.u64()?, read_path(bytes)?)))?.pop();
+                progress.planned = bytes.optional(|bytes| Ok(BatchTime::from_ms(bytes.u64()?)))?;
+                progress.backlog = bytes.optional(|bytes| Ok((bytes.u64()?, read_path(bytes)?)))?;
                 bytes.end()?;
                 continue;
             }
