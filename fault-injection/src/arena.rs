@@ -134,8 +134,6 @@ pub fn needs_broker(pipeline: Pipeline) -> bool {
 pub fn is_possible(fault: &Fault, pipeline: Pipeline) -> bool {
     let kafka = needs_broker(pipeline);
     match (fault.name(), fault.needs()) {
-        // Without address space librdkafka may fall silent instead of failing (docs/open-work.md).
-        ("out-of-memory", _) => !kafka,
         // With a sink in files as well the successor of a zombie is refused: the zombie holds the lock of the output directory.
         ("zombie", _) => kafka && pipeline != Pipeline::KafkaAndFiles,
         // Input files bear the times of the real clock, and brokers refuse records from the future.
