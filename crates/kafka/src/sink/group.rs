@@ -411,8 +411,9 @@ impl Group {
                     None => Err(lost_producer()),
                 };
                 state.transaction = Transaction::None;
-                if aborted.is_err() {
+                if let Err(Failure::Abort(why) | Failure::Producer { error: why, .. }) = aborted {
                     // Whatever became of a commit that was on its way, the next fence finds out.
+                    tracing::warn!(id = self.transactional_id, "a new producer is wanted: {why}");
                     state.producer = None;
                     state.transaction = Transaction::Unknown;
                 }
