@@ -13,17 +13,19 @@ const BROKERS: &str = "MILLPOND_TEST_BROKERS_WITHOUT_THREADS";
 const TOPIC: &str = "MILLPOND_TEST_TOPIC_WITHOUT_THREADS";
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// A limit in bytes that this process has; `None` if it is unlimited.
+fn soft_limit(name: &str) -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.split_whitespace().next().unwrap().parse().ok()
+}
+
 /// Not a test of its own: a process that reads a range when its address space has been limited.
 #[test]
 fn victim() {
     let (Ok(brokers), Ok(topic)) = (std::env::var(BROKERS), std::env::var(TOPIC)) else { return };
     eprintln!("ready");
-    let is_limited = || {
-        let limits = std::fs::read_to_string("/proc/self/limits")?;
-        let line = limits.lines().find(|line| line.starts_with("Max address space")).unwrap_or_default();
-        // The soft limit comes first.
-        Ok(line.split_whitespace().nth(3).is_some_and(|soft| soft != "unlimited").then_some(()))
-    };
+    let is_limited = || Ok(soft_limit("Max address space").map(drop));
     wait_until(LIMIT, "a limit", is_limited).unwrap();
     let source = KafkaSource::subscribe(&brokers, [&topic]).wait_for_broker(LIMIT).utf8();
     match BatchContext::new().source(source.ranges([OffsetRange::new(&topic, 0, 0..1)])).and_then(|rdd| rdd.collect()) {
@@ -45,17 +47,18 @@ fn a_client_that_the_machine_has_no_threads_for_is_an_error_that_says_so_and_no_
     Producer::new(broker.bootstrap_servers()).unwrap().produce(&topic, [Outgoing::value("first")]).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let (mut refused, mut read) = (0, 0);
+    let stack = soft_limit("Max stack size").unwrap_or(2 << 20);
     // From less than one thread's stack to enough for a client.
-    for more_mib in (0..64).step_by(8) {
+    for stacks in 0..8 {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "threads::victim", "--nocapture"]);
         command.env(BROKERS, broker.bootstrap_servers()).env(TOPIC, &topic);
-        let mut process = Process::start(&command, "", &directory.path().join(more_mib.to_string())).unwrap();
+        let mut process = Process::start(&command, "", &directory.path().join(stacks.to_string())).unwrap();
         process.wait_ready(LIMIT).unwrap();
-        process.limit_address_space((more_mib << 20) + (4 << 20)).unwrap();
+        process.limit_address_space(stacks * stack + stack / 2).unwrap();
         let ended = process.wait(LIMIT * 2).unwrap();
         let said = process.said();
-        println!("{more_mib} MiB: {ended:?}: {}", said.lines().last().unwrap_or_default());
+        println!("{stacks} stacks: {ended:?}: {}", said.lines().last().unwrap_or_default());
         // Where an allocation fails, it dies of it.
         let died = matches!(ended, Ended::Otherwise(_));
         assert!(

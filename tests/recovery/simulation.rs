@@ -70,7 +70,7 @@ fn search_with_a_control() {
 
 fn search(time: Duration) {
     let seed = crate::seed();
-    match simulation::run_for(time, seed) {
+    match simulation::run_for(time, seed, 1) {
         Ok((runs, outcome)) => println!("{runs} simulated runs in {time:?}: {outcome:?}"),
         Err(broken) => panic!("in run {}: {broken}", broken.seed.wrapping_sub(seed) + 1),
     }

@@ -6,6 +6,7 @@ use std::thread;
 use millpond_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
+use rustix::process::{Resource, getrlimit};
 
 use crate::client::Reports;
 use crate::error::refused_setting;
@@ -13,9 +14,6 @@ use crate::error::refused_setting;
 /// Threads that a client of a small cluster starts before or soon after it is made: its own and those of its brokers, which are the
 /// bootstrap servers, the brokers that they name, and what stands for a coordinator. Found by trying: with four, a client could still lack one.
 const THREADS: usize = 5;
-/// The stack that the C library gives a thread unless told otherwise.
-const STACK_BYTES: usize = 8 << 20;
-
 /// Makes a client. Nothing is connected yet.
 ///
 /// librdkafka does not come back from making a client (2.12) when its own thread cannot be started, since it waits for that of the group's
@@ -31,12 +29,15 @@ pub(crate) fn create<T: FromClientConfigAndContext<Reports>>(config: &ClientConf
 }
 
 fn try_threads() -> std::io::Result<()> {
+    // What the C library gives a thread unless told otherwise: the limit, or 2 MiB where there is none.
+    let limit = getrlimit(Resource::Stack).current.and_then(|bytes| usize::try_from(bytes).ok());
+    let stack_bytes = limit.unwrap_or(2 << 20);
     let gate = Mutex::new(());
     thread::scope(|scope| {
         // None ends before all have begun.
         let _held = gate.lock();
         let wait = || drop(gate.lock());
-        let start = |_| thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, wait).map(drop);
+        let start = |_| thread::Builder::new().stack_size(stack_bytes).spawn_scoped(scope, wait).map(drop);
         (0..THREADS).try_for_each(start)
     })
 }

@@ -13,6 +13,9 @@ struct Arguments {
     /// How long.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// Simulations at a time, each in a thread of its own. Default: one a core.
+    #[arg(long)]
+    workers: Option<usize>,
     /// This seed alone, once, with its log.
     #[arg(long)]
     seed: Option<u64>,
@@ -40,7 +43,8 @@ fn main() -> ExitCode {
     }
     let seed = Dice::seed_of_now();
     println!("seeds from {seed} on");
-    match simulation::run_for(Duration::from_secs(arguments.seconds), seed) {
+    let workers = arguments.workers.or(std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+    match simulation::run_for(Duration::from_secs(arguments.seconds), seed, workers) {
         Ok((runs, outcome)) => {
             println!("{runs} runs, {} a minute: {outcome:?}", runs * 60 / arguments.seconds.max(1));
             ExitCode::SUCCESS

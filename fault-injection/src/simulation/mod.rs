@@ -17,6 +17,7 @@ mod world;
 
 use std::fmt;
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use millpond_core::sink::{Cursor, Sink};
@@ -70,6 +71,17 @@ pub struct Outcome {
     pub trace: u64,
 }
 
+impl Outcome {
+    /// Counts another run's in.
+    fn add(&mut self, other: &Outcome) {
+        self.steps += other.steps;
+        self.starts += other.starts;
+        self.deaths += other.deaths;
+        self.batches += other.batches;
+        self.faults += other.faults;
+    }
+}
+
 /// A promise that a run saw broken.
 #[derive(Debug)]
 pub struct Broken {
@@ -100,24 +112,39 @@ pub fn replay(seed: u64) -> (Result<Outcome, Broken>, Vec<String>) {
     world::run(seed, true)
 }
 
-/// Runs seed after seed for so long, and gives what they were like together.
+/// Runs seed after seed for so long, by so many threads, each a simulation at a time; gives how many and what they were like together.
 ///
 /// # Errors
-/// The first broken promise.
-pub fn run_for(time: Duration, first_seed: u64) -> Result<(u64, Outcome), Broken> {
-    let since = Instant::now();
-    let (mut runs, mut sum) = (0, Outcome::default());
-    while since.elapsed() < time {
-        let seed = first_seed.wrapping_add(runs);
-        let outcome = run(seed)?;
-        runs += 1;
-        sum.steps += outcome.steps;
-        sum.starts += outcome.starts;
-        sum.deaths += outcome.deaths;
-        sum.batches += outcome.batches;
-        sum.faults += outcome.faults;
+/// A broken promise: that of the smallest seed, if more were found at once.
+pub fn run_for(time: Duration, first_seed: u64, workers: usize) -> Result<(u64, Outcome), Broken> {
+    let (since, next, stopped) = (Instant::now(), AtomicU64::new(0), AtomicBool::new(false));
+    let work = || {
+        let mut sum = Outcome::default();
+        while since.elapsed() < time && !stopped.load(Ordering::Relaxed) {
+            let nth = next.fetch_add(1, Ordering::Relaxed);
+            let outcome = run(first_seed.wrapping_add(nth)).inspect_err(|_| stopped.store(true, Ordering::Relaxed));
+            sum.add(&outcome.map_err(|broken| (nth, broken))?);
+        }
+        Ok(sum)
+    };
+    let ends: Vec<Result<Outcome, (u64, Broken)>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        // What is judged is told by results: a panic is a mistake of the suite.
+        threads.into_iter().map(|thread| thread.join().expect("a worker has panicked")).collect()
+    });
+    let mut sum = Outcome::default();
+    let mut first: Option<(u64, Broken)> = None;
+    for end in ends {
+        match end {
+            Ok(outcome) => sum.add(&outcome),
+            Err(broken) if first.as_ref().is_none_or(|first| broken.0 < first.0) => first = Some(broken),
+            Err(_) => {}
+        }
     }
-    Ok((runs, sum))
+    match first {
+        None => Ok((next.into_inner(), sum)),
+        Some((_, broken)) => Err(broken),
+    }
 }
 
 /// Makes every failpoint a point at which a simulated process can die. Threads that run no simulation pass them.
