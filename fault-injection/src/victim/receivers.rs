@@ -88,8 +88,8 @@ fn receive(address: &str, handle: &ReceiverHandle<String>) -> Result<(), Box<dyn
     Ok(())
 }
 
-/// Pushes the lines of a server from the first that is not in the log, until the context stops. A service whose events can be pushed no
-/// more has to end: one that lived on without them would look well and be deaf.
+/// Pushes the lines of a server from the first that is not in the log, until the context stops; again and again while the log cannot be written
+/// to. A service whose events can be pushed no more for another reason has to end: one that lived on without them would look well and be deaf.
 pub(super) fn push(address: String, pusher: Pusher<String>) {
     thread::spawn(move || {
         let Err(error) = push_all(&address, &pusher);
@@ -105,7 +105,13 @@ fn push_all(address: &str, pusher: &Pusher<String>) -> Result<Infallible, Box<dy
     let mut lines = Lines::connect(address, next)?;
     loop {
         if let Some(line) = lines.next()? {
-            pusher.push_once_blocking(PRODUCER, next, line)?;
+            // Numbered, so it may be pushed again: a full disk may have room later.
+            while let Err(error) = pusher.push_once_blocking(PRODUCER, next, line.clone()) {
+                match error.kind() {
+                    ErrorKind::Retry | ErrorKind::Restart => thread::sleep(LOOK_EVERY),
+                    _ => return Err(error.into()),
+                }
+            }
             next += 1;
         }
     }
